@@ -1,0 +1,5 @@
+"""Which fixtures are there for every test?"""
+
+pytest_plugins = [
+    "tests.fixtures_postgres",
+]

@@ -1,0 +1,1 @@
+"""The HTTP door: decode, ask control, encode. Async ends here."""

@@ -1,0 +1,1 @@
+"""What makes hosts and pools match their documents: lease, look, plan, act, report."""

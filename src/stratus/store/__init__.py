@@ -1,0 +1,1 @@
+"""The only place with SQL: one set of functions for SQLite and PostgreSQL."""
