@@ -19,9 +19,10 @@ from sqlalchemy import bindparam, insert, select
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from tests.fixtures_postgres import server_make
+
 from stratus.store.engine import Store, store_open
 from stratus.store.schema import site
-from tests.fixtures_postgres import server_make
 
 CALLERS = (1, 8, 32, 64)
 INSERT = insert(site)

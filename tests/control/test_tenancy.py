@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from sqlalchemy import Connection
 
 from stratus.control.login import actor_by_token, login
 from stratus.control.tenancy import (
@@ -355,7 +356,7 @@ def test_a_project_can_begin_with_an_owner(site: Site) -> None:
 def test_a_project_with_anything_left_is_not_deleted(site: Site, what: str) -> None:
     lab, user_id = site.project("lab-7"), site.admin.user_id
 
-    def put(connection):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def put(connection: Connection) -> None:
         match what:
             case "instances":
                 other = image_new(connection, site.project_id, user_id)

@@ -1,9 +1,10 @@
 """How is the HTTP door put together? The routes, the threads, the reader of events, the gate."""
 
 import asyncio
+import random
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -12,6 +13,7 @@ from litestar import Litestar, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.types import Receive, Scope, Send
 
+from stratus.api.accesslog import AccessLog
 from stratus.api.answer import Answer, problem_answer
 from stratus.api.door import Door
 from stratus.api.endpoint import Console, Endpoint, Figures, Ready, Services, Uploads
@@ -21,14 +23,16 @@ from stratus.api.gate import LOG, Gate, Rates, bug
 from stratus.api.metrics import Metrics
 from stratus.api.names import NameBook
 from stratus.api.openapi import document_bytes
-from stratus.api.pools import Lane, Pools
+from stratus.api.pools import Pools
 from stratus.api.routes import ENDPOINTS
 from stratus.api.settings import ApiSettings
 from stratus.api.watch import Watch
 from stratus.control.world import World
+from stratus.model.ids import CHANCE_BITS, id_make
 from stratus.model.problem import Problem
 from stratus.wire.v1 import ReadyPart
 
+READ_THREADS: Final = {"sqlite": 2, "postgresql": 12}
 READY_SECONDS: Final = 1.0  # for how long readiness is not asked again
 
 
@@ -52,9 +56,13 @@ class Api:
         self._ready = ready
         self._ready_now: tuple[float, Sequence[ReadyPart]] = (0.0, ())
         self._openapi = b""
-        self._pools = Pools(settings)
+        # SQLite answers from memory while the interpreter lock is held: more threads would only
+        # fight for that. PostgreSQL makes them wait.
+        threads = READ_THREADS[world.store.dialect]
+        self._pools = Pools(settings, read_threads=threads)
         self.watch = Watch(StoreLog(world), world.store.hints, settings=settings, pools=self._pools)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._access_log = AccessLog(settings)
         rates = Rates(settings)
         services = Services(
             settings=settings,
@@ -79,7 +87,8 @@ class Api:
             settings=settings,
             rates=rates,
             metrics=self.metrics,
-            id_new=lambda: world.id_new("request"),
+            access_log=self._access_log,
+            id_new=request_ids(world),
         )
         self._gauges()
 
@@ -95,18 +104,21 @@ class Api:
     @asynccontextmanager
     async def _lifespan(self, app: Litestar) -> AsyncIterator[None]:  # noqa: ARG002  # Litestar's
         self._loop = asyncio.get_running_loop()
+        self._pools.open()
+        self._access_log.open()
         await self.watch.open()
         try:
             yield
         finally:
             self.watch.close()
             self._pools.close()
+            self._access_log.close()
 
     def _gauges(self) -> None:
         gauge = self.metrics.gauge
         gauge("stratus_http_streams", "Event streams open", lambda: self.watch.streams)
         gauge("stratus_http_waiters", "Requests that wait", lambda: self.watch.waiting)
-        for lane in Lane:
+        for lane in self._pools.under_way:
             gauge(
                 f"stratus_http_{lane}_calls",
                 f"Calls in or before the {lane} threads",
@@ -152,6 +164,12 @@ def app_make(
         ready=ready,
         figures=figures,
     )
+
+
+def request_ids(world: World) -> Callable[[], str]:
+    """Return a maker of request ids, which need be distinct but not secret."""
+    chance = random.Random(world.chance(64))  # noqa: S311  # see above: spares a system call each
+    return lambda: id_make("request", now_ms=world.now_ms(), chance=chance.getrandbits(CHANCE_BITS))
 
 
 class _Ready(Response[bytes]):

@@ -201,7 +201,7 @@ def endpoint(
     query: type[Q] = NoQuery,  # type: ignore[assignment]  # Q is NoQuery then
     status: int = 200,
     others: tuple[tuple[int, Any], ...] = (),
-    slow: bool = False,
+    lane: Lane | None = None,
     access: Access = Access.TOKEN,
     codes: tuple[str, ...] = (),
     keyed: bool | None = None,
@@ -227,7 +227,7 @@ def endpoint(
             answer=answer,
             status=status,
             others=others,
-            lane=Lane.SLOW if slow else Lane.WRITE if changes else Lane.READ,
+            lane=lane or (Lane.WRITE if changes else Lane.READ),
             access=access,
             codes=codes,
             keyed=(method in ("POST", "PATCH", "DELETE")) if keyed is None else keyed,

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 import structlog
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from stratus.api.accesslog import AccessLog
 from stratus.api.answer import problem_answer
 from stratus.api.exchange import KEY, Exchange
 from stratus.api.metrics import Metrics
@@ -21,7 +22,6 @@ from stratus.model.problem import Problem
 from stratus.model.units import size_text
 
 LOG: Final = structlog.get_logger("stratus.api")
-QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class BodyTooLarge(Exception):
@@ -71,12 +71,14 @@ class Gate:
         settings: ApiSettings,
         rates: Rates,
         metrics: Metrics,
+        access_log: AccessLog,
         id_new: Callable[[], str],
     ) -> None:
         self.inner = inner
         self._settings = settings
         self._rates = rates
         self._metrics = metrics
+        self._access_log = access_log
         self._id_new = id_new
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -186,18 +188,7 @@ class Gate:
         method: str = scope["method"]  # type: ignore[typeddict-item]
         status = exchange.status or 499  # the client went away before an answer
         self._metrics.request(method, exchange.route or "unknown", status, seconds)
-        log = LOG.debug if exchange.route in QUIET and status < 400 else LOG.info
-        log(
-            "request",
-            method=method,
-            path=scope["path"],
-            status=status,
-            ms=round(seconds * 1000, 2),
-            bytes=exchange.sent_bytes,
-            user=exchange.user,
-            address=exchange.address,
-            request_id=exchange.request_id,
-        )
+        self._access_log.note(exchange, method, scope["path"], status, seconds)
 
 
 def bug() -> Problem:

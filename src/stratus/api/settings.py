@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import stratus
 from stratus.model import limits
 
 
@@ -10,7 +11,7 @@ class ApiSettings:
     """The limits of one API process, and what it says about itself."""
 
     site: str = "StratusLab"
-    version: str = "0.1.0"
+    version: str = stratus.__version__
 
     body_bytes_max: int = limits.BODY_BYTES_MAX
     upload_bytes_max: int = limits.UPLOAD_CHUNK_BYTES_MAX  # of one upload request
@@ -28,10 +29,12 @@ class ApiSettings:
     login_failures_per_address_max: int = 100
     login_forgiven_seconds: float = 30.0  # one failure is forgiven after this time
 
-    read_threads: int = 6
+    read_threads: int = 0  # 0: as many as suit the database
     write_threads: int = 32  # they mostly wait for the commit that they share
     slow_threads: int = 8  # passwords, consoles, uploads
     queue_calls_max: int = 1024  # waiting for a thread of one kind; more are told to come back
+    log_seconds: float = 0.2  # for how long lines of the access log may be gathered
+    log_lines_max: int = 10_000  # gathered at most; more are counted and left out
     metrics_seconds: float = 5.0  # for how long figures from the store are reused
 
     streams_max: int = 256  # event streams

@@ -221,7 +221,8 @@ def reason_of(facts: InstanceFacts) -> str:
         return facts.failure.code if facts.failure is not None else "starting_guest"
     if phase is Phase.RUNNING and facts.observed is Observed.PAUSED:
         return "guest_paused"
-    if phase is Phase.STOPPED and facts.observed is Observed.HALTED:
+    ended_by_itself = phase is Phase.STOPPED and facts.desired is Desired.RUNNING
+    if ended_by_itself and facts.observed is Observed.HALTED:
         return {
             HaltCause.GUEST: "guest_halted",
             HaltCause.CRASHED: "guest_crashed",

@@ -50,3 +50,13 @@ class PortSpec(msgspec.Struct, frozen=True, kw_only=True):
     ipv4: str = ""
     ipv6: str = ""
     host_name: str = ""
+
+
+def card_mac(network_id: NetworkId, ipv4: str) -> str:
+    """Return the hardware address of the card that holds this IPv4 address of this network.
+
+    One address, one card: a network driver can thus bind all addresses of a network when it
+    makes the network, and a port costs it next to nothing. Locally administered, unicast.
+    """
+    octets = [0x52, sum(network_id.encode()) & 255, *(int(part) for part in ipv4.split("."))]
+    return ":".join(f"{octet:02x}" for octet in octets)

@@ -3,14 +3,14 @@
 from sqlalchemy import Connection
 
 from stratus.drivers.hypervisor.libvirt import LibvirtHypervisor
-from stratus.drivers.network.libvirt import LibvirtNetworkDriver
+from stratus.drivers.network.libvirt import libvirt_networks
 from stratus.model.host import HostFacts
 from stratus.model.ids import InstanceId, NetworkId
 from stratus.model.limits import PAGE_ROWS_MAX
 from stratus.site.config import Home, config_load
 from stratus.store.engine import store_open
 from stratus.store.instances import instances_known
-from stratus.store.networks import network_rows
+from stratus.store.networks import network_specs
 from stratus.store.placing import hosts_facts
 
 
@@ -22,7 +22,7 @@ def guests_and_networks_remove(home: Home) -> None:
     def known(
         connection: Connection,
     ) -> tuple[list[HostFacts], set[InstanceId], list[NetworkId]]:
-        networks = [each.spec.id for each in network_rows(connection, rows_max=PAGE_ROWS_MAX)]
+        networks = [each.id for each in network_specs(connection, rows_max=PAGE_ROWS_MAX)]
         return hosts_facts(connection)[0], instances_known(connection), networks
 
     try:
@@ -37,7 +37,7 @@ def guests_and_networks_remove(home: Home) -> None:
             if guest.instance_id in ours:
                 hypervisor.ensure_absent(guest.instance_id, guest.generation)
         hypervisor.close()
-        driver = LibvirtNetworkDriver(host.uri)
+        driver = libvirt_networks(host.uri)
         for network_id in networks:
             driver.ensure_network_absent(network_id)
         driver.close()

@@ -119,9 +119,9 @@ class Outside:
             return self._fake.network(uri)
         if uri.startswith("test:"):
             return None
-        from stratus.drivers.network.libvirt import LibvirtNetworkDriver
+        from stratus.drivers.network.libvirt import libvirt_networks
 
-        return LibvirtNetworkDriver(uri)
+        return libvirt_networks(uri)
 
     @property
     def _fake(self) -> "Fakes":

@@ -32,7 +32,7 @@ def mounted(*arguments: str | Path, on: Path) -> Iterator[Path]:
         assert run("umount", on).returncode == 0
 
 
-@pytest.fixture(scope="session", params=["xfs", "btrfs"])
+@pytest.fixture(scope="session", params=["xfs", pytest.param("btrfs", marks=pytest.mark.slow)])
 def reflink_directory(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:

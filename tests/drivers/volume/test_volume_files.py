@@ -373,6 +373,30 @@ def test_what_a_crash_left_is_collected_and_work_in_progress_is_not(tmp_path: Pa
     assert not (directory / "work/vol-busy.0b").exists()
 
 
+def test_what_a_crash_left_of_an_id_goes_when_the_id_is_used_again(tmp_path: Path) -> None:
+    directory = tmp_path / "pool"
+    pool = pool_open(directory)
+    for name in (f"work/{BLANK.id}.0a", f"volumes/{BLANK.id}.qcow2", f"volumes/{BLANK.id}.raw"):
+        (directory / name).write_bytes(b"garbage")
+    pool.ensure_volume(BLANK)
+    assert not path_of(pool, BLANK.id).read_bytes().strip(b"\0")
+    image_put(pool)
+    assert {path.name for path in directory.glob("*/*")} == {
+        *(f"{BLANK.id}.raw", f"{BLANK.id}.json"),
+        *(f"{IMAGE}.raw", f"{IMAGE}.json"),
+    }
+
+
+def test_a_lost_image_is_seen_and_can_be_imported_again(tmp_path: Path) -> None:
+    pool = pool_open(tmp_path / "pool")
+    image = image_put(pool)
+    (pool.directory / f"images/{IMAGE}.raw").unlink()
+    assert not images_of(pool)
+    refused("image_not_ready", lambda: pool.ensure_volume(CLONE))
+    assert image_put(pool) == image
+    pool.ensure_volume(CLONE)
+
+
 @pytest.mark.parametrize("cut", range(5))
 def test_a_crash_while_making_the_pool_heals(tmp_path: Path, cut: int) -> None:
     left = [cut]
@@ -415,7 +439,13 @@ def killed(act: Callable[[Hook], None], *, after_effects: int) -> bool:
     return os.WIFSIGNALED(status)
 
 
-@pytest.mark.parametrize("standing", [False, True], ids=["restarted", "standing"])
+@pytest.mark.parametrize(
+    "standing",
+    [
+        pytest.param(False, id="restarted", marks=pytest.mark.slow),
+        pytest.param(True, id="standing"),
+    ],
+)
 def test_kill_9_anywhere_leaves_only_garbage_that_goes(tmp_path: Path, standing: bool) -> None:
     """A worker that starts afterwards tidies up, and so does one that was there all along."""
     directory = tmp_path / "pool"

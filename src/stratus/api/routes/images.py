@@ -5,6 +5,7 @@ from typing import Any, Final, TypeVar
 from msgspec import UNSET, UnsetType
 
 from stratus.api.endpoint import Call, Endpoint, NoBody, NoQuery, Piece, RawBody, Reply, endpoint
+from stratus.api.pools import Lane
 from stratus.api.queries import ImageQuery, PageQuery
 from stratus.api.refs import project_ref
 from stratus.control.images import (
@@ -189,7 +190,7 @@ def image_retry_(call: Call[NoBody, NoQuery]) -> Reply:
     "/v1/images/{image}/content",
     tag=TAG,
     title="How much is uploaded?",
-    slow=True,
+    lane=Lane.SLOW,
 )
 def upload_show(call: Call[NoBody, NoQuery]) -> Reply:
     """The header `Upload-Offset` says how many bytes are there."""
@@ -206,7 +207,7 @@ def upload_show(call: Call[NoBody, NoQuery]) -> Reply:
     title="Upload an image",
     status=204,
     uploads=True,
-    slow=True,
+    lane=Lane.SLOW,
     codes=("conflict", "no_space", "image_broken", "checksum_mismatch"),
 )
 def upload_put(call: Call[Piece, NoQuery]) -> Reply:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from stratus.api.endpoint import Call, Endpoint, Follow, NoBody, NoQuery, Reply, endpoint
+from stratus.api.pools import Lane
 from stratus.api.queries import ConsoleQuery, InstanceCreateQuery, InstanceQuery, WaitQuery
 from stratus.api.refs import host_ref, project_ref
 from stratus.control.events import events_of
@@ -284,7 +285,7 @@ def instance_retry_(call: Call[NoBody, WaitQuery]) -> Reply:
     title="Read an instance's console",
     query=ConsoleQuery,
     media="text/plain",
-    slow=True,
+    lane=Lane.SLOW,
     codes=("host_unreachable",),
 )
 def instance_console(call: Call[NoBody, ConsoleQuery]) -> Reply:

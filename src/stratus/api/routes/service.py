@@ -4,12 +4,15 @@ from typing import Final
 
 from stratus.api.endpoint import Access, Call, Endpoint, NoBody, NoQuery, Reply, endpoint
 from stratus.api.metrics import CONTENT_TYPE
+from stratus.api.pools import Lane
 from stratus.wire.v1 import LiveView, ReadyView, ServiceView
 
 TAG: Final = "service"
 
 
-@endpoint("GET", "/healthz", tag=TAG, title="Alive?", answer=LiveView, access=Access.NONE)
+@endpoint(
+    "GET", "/healthz", tag=TAG, title="Alive?", answer=LiveView, access=Access.NONE, lane=Lane.HERE
+)
 def live_show(call: Call[NoBody, NoQuery]) -> Reply:  # noqa: ARG001  # nothing is asked
     """Answers as long as this process works at all."""
     return Reply(value=LiveView())
@@ -29,7 +32,15 @@ def metrics_show(call: Call[NoBody, NoQuery]) -> Reply:
     return Reply(text=call.services.metrics(), headers=((b"content-type", CONTENT_TYPE),))
 
 
-@endpoint("GET", "/v1", tag=TAG, title="What is this?", answer=ServiceView, access=Access.NONE)
+@endpoint(
+    "GET",
+    "/v1",
+    tag=TAG,
+    title="What is this?",
+    answer=ServiceView,
+    access=Access.NONE,
+    lane=Lane.HERE,
+)
 def service_show(call: Call[NoBody, NoQuery]) -> Reply:
     """Names the product, its version and the site, and where to go on."""
     settings = call.services.settings

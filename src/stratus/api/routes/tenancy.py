@@ -6,6 +6,7 @@ from msgspec import UNSET, UnsetType
 
 from stratus.api.answer import NO_STORE
 from stratus.api.endpoint import Access, Call, Endpoint, NoBody, NoQuery, Reply, endpoint
+from stratus.api.pools import Lane
 from stratus.api.queries import PageQuery, ProjectQuery, TokenQuery
 from stratus.control.login import login
 from stratus.control.tenancy import (
@@ -169,7 +170,7 @@ def user_list(call: Call[NoBody, PageQuery]) -> Reply:
     body=UserCreate,
     answer=UserMade,
     status=201,
-    slow=True,
+    lane=Lane.SLOW,
     keyed=False,
     codes=("name_taken",),
 )
@@ -202,7 +203,7 @@ def user_get(call: Call[NoBody, NoQuery]) -> Reply:
     title="Change a user",
     body=UserChange,
     answer=UserView,
-    slow=True,
+    lane=Lane.SLOW,
     keyed=False,
     matched=True,
     codes=("conflict",),

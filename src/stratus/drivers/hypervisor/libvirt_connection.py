@@ -15,6 +15,7 @@ from typing import Final, Generic, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
 import libvirt
+from msgspec.structs import replace
 
 from stratus.drivers.failure import DriverFailed, EngineUnreachable
 from stratus.drivers.hypervisor.libvirt_refusal import (
@@ -67,15 +68,21 @@ def no_step(_name: str) -> None:
 
 
 class LibvirtConnection:
-    """One connection to the daemon at `uri`; made when needed, and again when lost."""
+    """One connection to the daemon at `uri`; made when needed, and again when lost.
 
-    def __init__(self, uri: str, *, after_step: Callable[[str], None] = no_step) -> None:
+    `refusal_code` is the code of every refusal; without it each kind of refusal has its own.
+    """
+
+    def __init__(
+        self, uri: str, *, after_step: Callable[[str], None] = no_step, refusal_code: str = ""
+    ) -> None:
         event_loop_ensure()
         self.uri = uri
         self.scheme = urlsplit(uri).scheme.partition("+")[0]
         self.is_local = not urlsplit(uri).hostname and "+ssh" not in uri
         self.is_session = urlsplit(uri).path == "/session"
         self.after_step = after_step
+        self.refusal_code = refusal_code
         self._lock = threading.Lock()
         self._opening = threading.Lock()
         self._conn: libvirt.virConnect | None = None
@@ -229,7 +236,10 @@ class LibvirtConnection:
             self._forget(conn)
             return self._unreachable(said_by(error))
         transient = error.get_error_code() in TRANSIENT_CODES
-        return DriverFailed(refusal_problem(error), transient=transient)
+        problem = refusal_problem(error)
+        if self.refusal_code:
+            problem = replace(problem, code=self.refusal_code)
+        return DriverFailed(problem, transient=transient)
 
     def _unreachable(self, said: str) -> EngineUnreachable:
         return EngineUnreachable(silence_problem(self.uri, said))

@@ -60,6 +60,11 @@ KNOWN: Final[tuple[tuple[str, str, str], ...]] = (
         "We make the network again by ourselves; if it stays so, look at 'virsh net-list --all'.",
     ),
     (
+        "already in use by interface",
+        "network_failed",
+        "Give the network addresses that nothing else on the host has: see 'ip route' there.",
+    ),
+    (
         "is not active",
         "network_failed",
         "We start the network again by ourselves; else see 'virsh net-list --all' on the host.",
