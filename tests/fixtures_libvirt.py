@@ -14,8 +14,7 @@ import libvirt
 import pytest
 
 from stratus.drivers.hypervisor import boot_sector
-from stratus.drivers.hypervisor.libvirt_connection import LibvirtConnection
-from stratus.drivers.hypervisor.libvirt_console import console_folder_remove
+from stratus.drivers.network.libvirt_traces import traces_remove
 from stratus.model.host import GuestDisk, GuestNic, GuestSpec
 from stratus.model.ids import InstanceId
 from stratus.model.volume import FileDisk, VolumeKind
@@ -99,9 +98,7 @@ class Libvirtd:
                     domain.undefine()
         conn.close()
         if self.uri.startswith("qemu"):
-            connection = LibvirtConnection(self.uri)
-            connection.change(console_folder_remove)
-            connection.close()
+            traces_remove(self.uri)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,9 @@
 
 import hashlib
 import secrets
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ from stratus.model.trust import Policy, Rule, RuleAction
 from stratus.model.units import DAY_MS, MIB
 from stratus.model.volume import Presence
 from stratus.store.engine import store_open
-from stratus.store.events import event_append
+from stratus.store.events import EventDraft, event_append_many
 from stratus.store.images import image_create
 from stratus.store.instances import instances_set
 from stratus.wire.v1 import ReadyPart
@@ -64,6 +65,18 @@ class MemoryUploads:
         return len(have)
 
 
+class Consoles(dict[str, bytes]):
+    """What guests printed; reading it lasts as long as `hold` is not set."""
+
+    hold: threading.Event | None = None
+
+    def tail(self, facts: InstanceFacts, bytes_max: int) -> bytes:
+        """Return the end of what this guest printed."""
+        if self.hold is not None:
+            self.hold.wait(30)
+        return self.get(facts.id, b"")[-bytes_max:]
+
+
 @dataclass
 class Cloud:
     """A site with one administrator, one network, one pool, one image; and its door."""
@@ -73,7 +86,7 @@ class Cloud:
     project_id: ProjectId
     api: Api
     uploads: MemoryUploads
-    consoles: dict[str, bytes]
+    consoles: Consoles
     parts: list[ReadyPart]
     server: ApiServer | None = None
     tokens: dict[str, str] = field(default_factory=dict)
@@ -92,26 +105,24 @@ class Cloud:
         headers |= more.pop("headers", {})
         return httpx.Client(base_url=self.url, headers=headers, timeout=30, **more)
 
-    def instance_set(self, instance_id: str, **columns: object) -> None:
-        """Play host worker: change what was seen, and tell of it."""
+    def instances_set(self, ids: Sequence[str], **columns: object) -> None:
+        """Play host worker: change what was seen of these, and tell of it."""
+        drafts = [
+            EventDraft(kind="instance.observed", subject=id_, project_id=self.project_id)
+            for id_ in ids
+        ]
 
         def seen(connection: Any) -> None:  # noqa: ANN401  # SQL's
-            instances_set(connection, [(InstanceId(instance_id), columns)])
-            event_append(
-                connection,
-                now_ms=self.world.now_ms(),
-                kind="instance.observed",
-                subject=instance_id,
-                project_id=self.project_id,
-            )
+            instances_set(connection, [(InstanceId(id_), columns) for id_ in ids])
+            event_append_many(connection, drafts, now_ms=self.world.now_ms())
 
         self.world.store.write(seen)
         self.world.store.hints.send("events")
 
-    def runs(self, instance_id: str) -> None:
-        """Let the instance be seen running."""
-        self.instance_set(
-            instance_id,
+    def runs(self, *ids: str) -> None:
+        """Let these instances be seen running."""
+        self.instances_set(
+            ids,
             host_id="hst-0000000000000001",
             generation=1,
             observed="running",
@@ -166,15 +177,12 @@ def _set_up(world: World, settings: ApiSettings) -> Cloud:
     key_add(world, actor, pem=public_key_pem(key.public_key()), origin=ORIGIN)
     image = image_ready(world, project_id, actor.user_id, pool_id=pool.id)
     endorse(world, actor, image, key)
-    uploads, consoles = MemoryUploads(), dict[str, bytes]()
+    uploads, consoles = MemoryUploads(), Consoles()
     parts = [ReadyPart(name="store", ready=True)]
-
-    def console(facts: InstanceFacts, bytes_max: int) -> bytes:
-        return consoles.get(facts.id, b"")[-bytes_max:]
 
     api = app_make(
         world,
-        console=console,
+        console=consoles.tail,
         uploads=uploads,
         ready=lambda: tuple(parts),
         settings=settings,

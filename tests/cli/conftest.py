@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stratus.cli.app import app, run
+from stratus.cli.app import app_make, run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,7 @@ class Said:
 
 
 Stratus = Callable[..., Said]
+APP = app_make()  # of this package alone, whatever others add to theirs
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def stratus(home: Path, capfd: pytest.CaptureFixture[str]) -> Stratus:  # noqa: 
 
     def stratus_(*argv: str) -> Said:
         capfd.readouterr()
-        code = run(app, argv)
+        code = run(APP, argv)
         out, err = capfd.readouterr()
         return Said(code=code, out=out, err=err)
 

@@ -127,10 +127,15 @@ def test_two_changes_carry_two_keys(naps: list[float]) -> None:
 
 
 def test_repeating_has_an_end(naps: list[float]) -> None:
+    notes: list[str] = []
     with ScriptedServer([cut] * 50) as server, pytest.raises(Trouble) as caught:
-        client_of(server, naps).call("GET", "/v1")
+        Client(Place(endpoint=server.endpoint), sleep=naps.append, note=notes.append).call(
+            "GET", "/v1"
+        )
     assert caught.value.exit is Exit.UNAVAILABLE
     assert len(server.asked) == 6
+    assert naps == [0.2, 0.4, 0.8, 1.6, 3.2]
+    assert notes[0] == "The connection broke; trying again in 0.4 s."
 
 
 def test_what_must_not_be_repeated_is_not(naps: list[float]) -> None:

@@ -1,30 +1,34 @@
 """Does every command say what it does, and is a wrong command line told kindly?"""
 
+import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
-from stratus.cli.app import COMMANDS, GROUPS, app
+from stratus.cli.app import COMMANDS, GROUPS, MACHINE, app_make, command_add, run
 from stratus.cli.reference import commands, reference_text
+from stratus.cli.start import ssh_answers
 from stratus.cli.trouble import EXIT_OF_KIND, EXIT_WORDS, Exit, exit_of
-from stratus.model.problem import CATALOGUE, Kind
-from tests.cli.conftest import Stratus
+from stratus.model.problem import CATALOGUE, Kind, Later, refuse
+from tests.cli.conftest import APP, Stratus
+from tests.cli.scripted import ScriptedServer
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
-LEAVES = [(chain, holder) for chain, holder, _ in commands(app) if holder.default_command]
+LEAVES = [(chain, holder) for chain, holder, _ in commands(APP) if holder.default_command]
 
 
 def test_the_page_about_the_command_line_is_up_to_date() -> None:
     renew = "python -m stratus.cli.reference > docs/reference/cli.md"
-    assert PAGE.read_text() == reference_text(app), f"run: {renew}"
+    assert PAGE.read_text() == reference_text(APP), f"run: {renew}"
 
 
 @pytest.mark.parametrize(("words", "code", "group", "promise"), COMMANDS)
 def test_each_command_promises_the_same_in_both_places(
     words: str, code: str, group: str, promise: str
 ) -> None:
-    holder = app
+    holder = APP
     for word in words.split():
         holder = holder[word]
     document = holder.default_command.__doc__ if holder.default_command else ""
@@ -102,6 +106,64 @@ def test_bash_completes_commands_and_options(stratus: Stratus, tmp_path: Path) -
     )
     done = subprocess.run(["bash", "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["import"]
+
+
+def test_what_others_add_is_listed_without_being_imported(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    app = app_make()
+    command_add(app, "up", "no.such.module:up", "Start the cloud.", group=MACHINE)
+    command_add(app, "image build", "no.such.module:build", "Make an image.")
+    assert run(app, ["--help"]) == 0
+    whole = capsys.readouterr().out
+    assert "This machine:\n  up          Start the cloud.\n" in whole
+    assert whole.index("This machine:") < whole.index("This command line:")
+    assert run(app, ["image"]) == 0
+    assert "build" in capsys.readouterr().out
+    assert run(app, ["up"]) == Exit.BUG
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (refuse("store_busy", "The store is held.", remedy="stratus down"), Exit.UNAVAILABLE),
+        (Later(seconds=5, reason="busy"), Exit.UNAVAILABLE),
+        (ValueError("no"), Exit.BUG),
+    ],
+)
+def test_what_a_command_of_others_raises_is_told_too(
+    capsys: pytest.CaptureFixture[str], error: Exception, code: Exit
+) -> None:
+    def serve() -> None:
+        """Serve."""
+        raise error
+
+    app = app_make()
+    app.command(serve)
+    assert run(app, ["serve"]) == code
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("stratus: ")
+    assert said[1].startswith("  try: ")
+
+
+def test_an_ssh_server_is_known_by_its_greeting(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedServer([]) as server:
+        monkeypatch.setattr("stratus.cli.start.SSH_PORT", server.port)
+        monkeypatch.setattr("stratus.cli.start.SSH_TRY_SECONDS", 0.1)
+        assert not ssh_answers("127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setattr("stratus.cli.start.SSH_PORT", listener.getsockname()[1])
+        greeter = threading.Thread(target=_greet, args=(listener,))
+        greeter.start()
+        assert ssh_answers("127.0.0.1")
+        greeter.join()
+    assert not ssh_answers("127.0.0.1")
+
+
+def _greet(listener: socket.socket) -> None:
+    peer, _ = listener.accept()
+    with peer:
+        peer.sendall(b"SSH-2.0-dropbear\r\n")
 
 
 def test_every_kind_of_problem_has_an_exit_code_and_words() -> None:

@@ -25,6 +25,10 @@ BEGIN_MS: Final = 1_800_000_000_000
 ORIGIN: Final = Origin(request_id="req-test")
 
 
+# For tests of what is decided before the database is asked: the engine makes no difference.
+in_memory = pytest.mark.parametrize("bare", ["sqlite"], indirect=True)
+
+
 class Clock:
     """Time that passes when a test says so."""
 

@@ -25,7 +25,7 @@ from stratus.model.ids import HostId
 from stratus.model.tenancy import Role, Scope
 from stratus.store.hosts_admin import host_set
 from stratus.store.schema import hosts, instances, pools, strays, tombstones, work
-from tests.control.sites import ORIGIN, Site, refused
+from tests.control.sites import ORIGIN, Site, in_memory, refused
 from tests.store.worlds import instance_new
 
 WISH = HostWish(name="node1", uri="qemu:///system")
@@ -94,6 +94,7 @@ def test_a_host_elsewhere_reaches_the_pools_that_are_named(site: Site) -> None:
     assert host(site, HostWish(name="node4", uri="qemu:///system", pools=())).pools == ()
 
 
+@in_memory
 @pytest.mark.parametrize(
     "uri",
     [
@@ -111,6 +112,7 @@ def test_addresses_that_libvirt_reads_are_taken(site: Site, uri: str) -> None:
     assert host(site, HostWish(name="node1", uri=uri)).uri == uri
 
 
+@in_memory
 @pytest.mark.parametrize(
     "uri",
     [
@@ -143,6 +145,7 @@ def test_addresses_that_are_wrong_or_do_harm_are_refused(site: Site, uri: str) -
     assert "secret" not in refusal.problem.detail
 
 
+@in_memory
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -399,6 +402,7 @@ def test_a_pool_is_added_and_looked_at_now(site: Site) -> None:
             pool_show(site.world, site.admin, ref)
 
 
+@in_memory
 @pytest.mark.parametrize(
     ("field", "wish"),
     [

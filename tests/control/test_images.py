@@ -21,6 +21,7 @@ from stratus.control.images import (
     image_show,
     image_upload_open,
     image_uploaded,
+    uploads_unneeded,
 )
 from stratus.control.pools import pool_add
 from stratus.control.tenancy import projects_delete
@@ -36,6 +37,7 @@ from stratus.decide.trust import Allowed, Forbidden, Verdict
 from stratus.images.endorse import endorsement_make
 from stratus.images.identifier import identifier_of
 from stratus.images.keys import PrivateKey, fingerprint_of, public_key_pem
+from stratus.model.ids import ImageId
 from stratus.model.image import Digests, ImageFacts, ImageFormat, Visibility
 from stratus.model.limits import ENDORSEMENT_BYTES_MAX, IMAGE_BYTES_MAX
 from stratus.model.problem import Problem
@@ -46,7 +48,7 @@ from stratus.model.volume import Presence
 from stratus.store.images import image_update
 from stratus.store.schema import endorsements, images, pools
 from stratus.store.site import policy_set
-from tests.control.sites import ORIGIN, Site, refused
+from tests.control.sites import ORIGIN, Site, in_memory, refused
 from tests.store.worlds import instance_new, volume_new
 
 URL = "https://images.example.org/tiny.qcow2"
@@ -126,6 +128,7 @@ def test_without_a_pool_nothing_is_imported(site: Site) -> None:
         made(site)
 
 
+@in_memory
 @pytest.mark.parametrize(
     ("field", "given"),
     [
@@ -149,7 +152,7 @@ def test_without_a_pool_nothing_is_imported(site: Site) -> None:
     ],
 )
 def test_an_impossible_image_is_refused_by_field(
-    pooled: Site, field: str, given: dict[str, object]
+    pooled: Site, field: str, given: dict[str, Any]
 ) -> None:
     with refused("invalid_field", field=field) as refusal:
         made(pooled, **given)
@@ -238,6 +241,33 @@ def test_the_digest_that_was_said_at_first_is_kept(pooled: Site) -> None:
     assert row_of(pooled, image).said_sha256 == DIGESTS.sha256
 
 
+def test_an_upload_that_is_not_as_it_was_said_is_refused(pooled: Site) -> None:
+    image = made(pooled, source="", size_bytes=21, sha256=DIGESTS.sha256)
+    for size_bytes, sha256 in ((20, ""), (21, "0" * 64)):
+        with refused("checksum_mismatch"):
+            image_uploaded(
+                pooled.world,
+                pooled.admin,
+                image.id,
+                size_bytes=size_bytes,
+                sha256=sha256,
+                origin=ORIGIN,
+            )
+    assert image_show(pooled.world, pooled.admin, image.id) == image
+    image_uploaded(pooled.world, pooled.admin, image.id, size_bytes=21, origin=ORIGIN)
+
+
+def test_uploaded_bytes_may_go_when_they_are_published_or_the_image_is_deleted(
+    pooled: Site,
+) -> None:
+    published = ready(pooled)
+    coming, deleted = (made(pooled, name, source="") for name in ("coming", "deleted"))
+    image_delete(pooled.world, pooled.admin, deleted.id, origin=ORIGIN)
+    unknown = ImageId("img-0000000000000000")
+    ids = [published.id, coming.id, deleted.id, unknown]
+    assert uploads_unneeded(pooled.world, ids) == [published.id, deleted.id]
+
+
 def test_an_image_with_a_source_takes_no_upload(pooled: Site) -> None:
     image = made(pooled)
     with refused("conflict", "source"):
@@ -292,6 +322,7 @@ ASKS: dict[str, Ask] = {
 }
 
 
+@in_memory
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS.keys())
 def test_another_projects_image_is_answered_as_one_that_does_not_exist(
     pooled: Site, ask: Ask
@@ -554,6 +585,7 @@ def test_the_policy_holds_from_the_next_start_on(pooled: Site) -> None:
     assert pooled.events("policy.changed")[-1].data["rules"] == 1
 
 
+@in_memory
 @pytest.mark.parametrize(
     "text", ["", "{}", '{"default":"maybe"}', '{"rules":[{"action":"allow","x":1}]}']
 )
@@ -567,6 +599,7 @@ def test_a_policy_that_cannot_be_read_denies_everything(pooled: Site, text: str)
     assert isinstance(judged, Forbidden)
 
 
+@in_memory
 @pytest.mark.parametrize(
     ("field", "policy"),
     [
@@ -596,6 +629,7 @@ def test_a_key_is_known_by_its_fingerprint_and_only_once(site: Site) -> None:
     assert event.data == {"fingerprint": first.fingerprint, "email": "ana@example.org"}
 
 
+@in_memory
 def test_what_is_no_good_key_is_refused(site: Site) -> None:
     weak = public_key_pem(ec.generate_private_key(ec.SECP256R1()).public_key()).replace("M", "N", 1)
     curve = ec.generate_private_key(ec.SECP384R1()).public_key()

@@ -25,7 +25,7 @@ from stratus.model.tenancy import Actor, Role, Scope
 from stratus.model.units import DAY_MS
 from stratus.store.schema import tokens, users
 from stratus.store.users import user_password_hash, user_update
-from tests.control.sites import ORIGIN, Site, refused
+from tests.control.sites import ORIGIN, Site, in_memory, refused
 
 PASSWORD = "correct horse battery"
 
@@ -92,6 +92,7 @@ def test_every_wrong_name_or_password_is_refused_in_the_same_words(site: Site) -
     assert all(problem == problems[0] for problem in problems)
 
 
+@in_memory
 def test_an_unknown_name_costs_a_hash_like_a_known_one(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +114,7 @@ def test_the_hash_of_nobody_costs_what_a_real_one_costs() -> None:
     assert not password_is_outdated(NOBODYS_HASH)
 
 
+@in_memory
 @pytest.mark.parametrize(
     "text",
     [
@@ -248,6 +250,7 @@ def test_each_login_is_an_event_without_secrets(site: Site) -> None:
     assert text.rpartition("_")[2] not in repr(event)
 
 
+@in_memory
 def test_passwords_are_salted_and_made_ones_differ(site: Site) -> None:
     one, two = (password_hash(site.world, PASSWORD) for _ in range(2))
     assert one != two
@@ -258,6 +261,7 @@ def test_passwords_are_salted_and_made_ones_differ(site: Site) -> None:
     assert password_generate(site.world) != password_generate(site.world)
 
 
+@in_memory
 def test_too_many_hashes_at_once_are_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "HASH_WAIT_SECONDS_MAX", 0.01)
     for _ in range(passwords.HASHES_AT_ONCE_MAX):

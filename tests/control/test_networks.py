@@ -1,12 +1,15 @@
 """Are networks held apart, and is nonsense refused before a driver meets it?"""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from stratus.control.networks import NetworkWish, network_add, network_page, network_show
 from stratus.model.network import NetworkClass, NetworkFacts
+from stratus.model.problem import Refused
 from stratus.model.tenancy import Role
 from stratus.store.schema import leases
-from tests.control.sites import ORIGIN, Site, refused
+from tests.control.sites import ORIGIN, Site, in_memory, refused
 
 PUBLIC = NetworkWish(name="public", ipv4_cidr="10.64.0.0/16", ipv6_cidr="fd00:64::/64")
 
@@ -56,12 +59,14 @@ def test_the_use_of_a_network_counts_live_leases(site: Site) -> None:
     assert network_show(site.world, site.admin, "public").used == 2
 
 
+@in_memory
 @pytest.mark.parametrize("prefix", [30, 29])
 def test_a_small_network_says_how_many_guests_it_holds(site: Site, prefix: int) -> None:
     made = add(site, NetworkWish(name="small", ipv4_cidr=f"10.9.0.0/{prefix}"))
     assert made.capacity == {30: 1, 29: 5}[prefix]
 
 
+@in_memory
 @pytest.mark.parametrize(
     ("field", "wish"),
     [
@@ -133,6 +138,19 @@ def test_networks_do_not_overlap(site: Site, field: str, wish: NetworkWish) -> N
     with refused("conflict", "overlaps", "public") as refusal:
         add(site, wish)
     assert refusal.problem.context["field"] == field
+
+
+def test_networks_that_are_added_at_once_do_not_overlap_either(site: Site) -> None:
+    def try_add(number: int) -> bool:
+        wish = NetworkWish(name=f"n{number}", ipv4_cidr="10.64.0.0/16")
+        try:
+            network_add(site.world, site.admin, wish, origin=ORIGIN)
+        except Refused:
+            return False
+        return True
+
+    with ThreadPoolExecutor(max_workers=4) as threads:
+        assert sorted(threads.map(try_add, range(4))) == [False, False, False, True]
 
 
 def test_the_name_of_a_network_is_not_given_twice(site: Site) -> None:

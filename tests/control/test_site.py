@@ -23,7 +23,7 @@ from stratus.model.trust import RuleAction
 from stratus.store.engine import Store, store_open
 from stratus.store.site import site_epoch
 from stratus.store.users import user_by_name, user_update
-from tests.control.sites import ORIGIN, Clock, Site, refused
+from tests.control.sites import ORIGIN, Clock, Site, in_memory, refused
 
 T = TypeVar("T")
 
@@ -101,6 +101,7 @@ class _Blind:
         """Leave it open."""
 
 
+@in_memory
 def test_a_site_without_a_name_is_not_set_up(site: Site) -> None:
     for name in ("", "x" * 201, "a\nb"):
         with refused("invalid_field", field="name"):

@@ -1,6 +1,7 @@
 """Do users, projects, members, quotas and tokens keep to the rules, whoever asks?"""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -26,9 +27,10 @@ from stratus.control.tenancy import (
     users_show,
 )
 from stratus.model.ids import TokenId, id_make
+from stratus.model.problem import Refused
 from stratus.model.tenancy import Actor, Quota, Role, Scope
 from stratus.store.schema import leases, networks
-from tests.control.sites import BEGIN_MS, ORIGIN, Site, refused
+from tests.control.sites import BEGIN_MS, ORIGIN, Site, in_memory, refused
 from tests.store.worlds import image_new, instance_new, volume_new
 
 PASSWORD = "correct horse battery"
@@ -67,12 +69,14 @@ def test_a_user_name_is_not_given_twice(site: Site) -> None:
         site.user("ana")
 
 
+@in_memory
 @pytest.mark.parametrize("name", ["", "-ana", "a b", "a/b", "ä", "x" * 65, "ana\n"])
 def test_what_is_no_user_name_is_refused(site: Site, name: str) -> None:
     with refused("invalid_field", field="name"):
         users_add(site.world, site.admin, name=name, origin=ORIGIN)
 
 
+@in_memory
 @pytest.mark.parametrize("password", ["short", "x" * 1025])
 def test_a_bad_password_is_refused(site: Site, password: str) -> None:
     with refused("invalid_field", field="password"):
@@ -99,6 +103,23 @@ def test_the_last_administrator_stays_one(site: Site) -> None:
         users_change(site.world, site.admin, "admin", disabled=True, origin=ORIGIN)
     users_change(site.world, site.admin, "eve", disabled=False, origin=ORIGIN)
     assert users_change(site.world, site.admin, "admin", disabled=True, origin=ORIGIN).disabled
+
+
+def test_administrators_who_demote_each_other_at_once_do_not_lock_the_site(site: Site) -> None:
+    users_add(site.world, site.admin, name="eve", admin=True, origin=ORIGIN)
+
+    def demote(name: str) -> bool:
+        try:
+            users_change(site.world, site.admin, name, admin=False, origin=ORIGIN)
+        except Refused:
+            return False
+        return True
+
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        done = list(threads.map(demote, ("admin", "eve")))
+    left = [u.name for u in users_page(site.world, site.admin, rows_max=10).items if u.admin]
+    assert sorted(done) == [False, True]
+    assert len(left) == 1
 
 
 def test_a_user_that_was_changed_meanwhile_is_not_changed_again(site: Site) -> None:
@@ -273,6 +294,7 @@ ASKS: dict[str, Ask] = {
 }
 
 
+@in_memory
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS.keys())
 def test_another_project_is_answered_as_one_that_does_not_exist(site: Site, ask: Ask) -> None:
     lab = site.project("lab-7")
@@ -322,6 +344,7 @@ def test_the_name_of_a_project_is_not_given_twice_not_even_after_it_is_gone(site
         site.project("lab-7")
 
 
+@in_memory
 @pytest.mark.parametrize("name", ["", "Lab", "lab 7", "-lab", "x" * 64, "lab\n"])
 def test_what_is_no_project_name_is_refused(site: Site, name: str) -> None:
     with refused("invalid_field", field="name"):
@@ -330,6 +353,7 @@ def test_what_is_no_project_name_is_refused(site: Site, name: str) -> None:
         projects_change(site.world, site.admin, "default", name=name, origin=ORIGIN)
 
 
+@in_memory
 @pytest.mark.parametrize(
     ("what", "value"), [("vcpus", -2), ("instances", 1 << 31), ("memory_mib", 1 << 53)]
 )

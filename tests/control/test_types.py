@@ -6,7 +6,7 @@ from stratus.control.types import type_add, type_drop, type_show, types_show
 from stratus.model.instance import InstanceType
 from stratus.model.limits import DISK_GIB_MAX, MEMORY_MIB_MAX, SWAP_MIB_MAX, VCPUS_MAX
 from stratus.model.tenancy import Role
-from tests.control.sites import ORIGIN, Site, refused
+from tests.control.sites import ORIGIN, Site, in_memory, refused
 
 GPU = InstanceType(name="g1.large", vcpus=8, memory_mib=32768, swap_mib=0, root_gib=20)
 
@@ -46,6 +46,7 @@ def test_a_type_that_was_removed_is_offered_no_more(site: Site) -> None:
         type_drop(site.world, site.admin, "c1.xlarge", origin=ORIGIN)
 
 
+@in_memory
 @pytest.mark.parametrize(
     ("field", "value"),
     [

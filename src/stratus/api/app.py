@@ -59,12 +59,12 @@ class Api:
         # SQLite answers from memory while the interpreter lock is held: more threads would only
         # fight for that. PostgreSQL makes them wait.
         threads = READ_THREADS[world.store.dialect]
-        self._pools = Pools(settings, read_threads=threads)
-        self.watch = Watch(StoreLog(world), world.store.hints, settings=settings, pools=self._pools)
+        self.pools = Pools(settings, read_threads=threads)
+        self.watch = Watch(StoreLog(world), world.store.hints, settings=settings, pools=self.pools)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._access_log = AccessLog(settings)
         rates = Rates(settings)
-        services = Services(
+        self.services = services = Services(
             settings=settings,
             console=console,
             uploads=uploads,
@@ -73,7 +73,7 @@ class Api:
             openapi=self._openapi_bytes,
             names=NameBook(world),
         )
-        door = Door(world, services, pools=self._pools, watch=self.watch, rates=rates)
+        door = Door(world, services, pools=self.pools, watch=self.watch, rates=rates)
         self.litestar = Litestar(
             [door.handler(endpoint) for endpoint in ENDPOINTS],
             openapi_config=None,
@@ -104,25 +104,25 @@ class Api:
     @asynccontextmanager
     async def _lifespan(self, app: Litestar) -> AsyncIterator[None]:  # noqa: ARG002  # Litestar's
         self._loop = asyncio.get_running_loop()
-        self._pools.open()
+        self.pools.open()
         self._access_log.open()
         await self.watch.open()
         try:
             yield
         finally:
             self.watch.close()
-            self._pools.close()
+            self.pools.close()
             self._access_log.close()
 
     def _gauges(self) -> None:
         gauge = self.metrics.gauge
         gauge("stratus_http_streams", "Event streams open", lambda: self.watch.streams)
         gauge("stratus_http_waiters", "Requests that wait", lambda: self.watch.waiting)
-        for lane in self._pools.under_way:
+        for lane in self.pools.under_way:
             gauge(
                 f"stratus_http_{lane}_calls",
                 f"Calls in or before the {lane} threads",
-                partial(self._pools.under_way.__getitem__, lane),
+                partial(self.pools.under_way.__getitem__, lane),
             )
 
     def _metrics_text(self) -> bytes:

@@ -18,6 +18,8 @@ AT: Final = re.compile(r"^(?P<what>.*?)(?: - at `(?P<where>.*)`)?$", re.DOTALL)
 MISSING: Final = re.compile(r"^Object missing required field `(.*)`$", re.DOTALL)
 UNKNOWN: Final = re.compile(r"^Object contains unknown field `(.*)`$", re.DOTALL)
 FIELD_CHARS_MAX: Final = 80
+# As we write it, or the bare version that the body shows.
+ETAG_PATTERN: Final = re.compile(r'(?:W/)?"([0-9]{1,15})(?:-[0-9a-f]{1,8})?"|([0-9]{1,15})')
 
 
 def body_decode(kind: type[B], body: bytes, content_type: str) -> B:
@@ -145,7 +147,7 @@ def header_version(value: str) -> int | None:
     text = value.strip()
     if text == "*":
         return None
-    matched = re.fullmatch(r'(?:W/)?"?(\d{1,15})(?:-[0-9a-f]{1,8})?"?', text)
+    matched = ETAG_PATTERN.fullmatch(text)
     if matched is None:
         raise refuse(
             "bad_request",
@@ -153,4 +155,4 @@ def header_version(value: str) -> int | None:
             remedy='Send the ETag that the thing was shown with, as in If-Match: "7".',
             field="If-Match",
         )
-    return int(matched[1])
+    return int(matched[1] or matched[2])

@@ -6,10 +6,10 @@ import binascii
 import re
 import time
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 import structlog
@@ -43,7 +43,7 @@ from stratus.api.endpoint import (
     Services,
 )
 from stratus.api.exchange import Exchange, exchange_of
-from stratus.api.gate import BodyTooLarge, Rates, bug
+from stratus.api.gate import Rates, bug
 from stratus.api.idempotency import (
     Keys,
     answer_store,
@@ -54,7 +54,7 @@ from stratus.api.idempotency import (
 )
 from stratus.api.pools import Lane, Pools
 from stratus.api.rates import Buckets
-from stratus.api.streams import EventStream
+from stratus.api.streams import EventStream, until_gone
 from stratus.api.watch import Watch
 from stratus.control.login import actor_by_token
 from stratus.control.world import Origin, World
@@ -63,6 +63,8 @@ from stratus.model.problem import Kind, Later, Problem, Refused, refuse
 from stratus.model.tenancy import Actor
 from stratus.model.units import MIB
 from stratus.store.idempotency import Claim, ClaimTaken
+
+T = TypeVar("T")
 
 LOG: Final = structlog.get_logger("stratus.api")
 NOBODY: Final = Actor(user_id=UserId(""), name="")
@@ -157,8 +159,6 @@ class Door:
             return problem_answer(
                 problem, request_id=exchange.request_id, retry_seconds=later.seconds
             )
-        except BodyTooLarge:
-            raise  # the gate knows the limit
         except Exception:  # the outermost loop of a request
             LOG.exception("request failed", request_id=exchange.request_id, route=exchange.route)
             return problem_answer(bug(), request_id=exchange.request_id)
@@ -199,7 +199,7 @@ class Door:
             done = await self._logged_in(endpoint, call, raw, exchange)
         else:
             done = await self._changed(endpoint, call, token, exchange, request)
-        return await self._finished(endpoint, done, token, exchange, query)
+        return await self._finished(endpoint, done, token, exchange, query, request.receive)
 
     # --- who asks ---
 
@@ -363,6 +363,7 @@ class Door:
         token: str,
         exchange: Exchange,
         query: msgspec.Struct,
+        receive: Receive,
     ) -> ASGIApp:
         actor, reply = done.actor, done.reply
         exchange.user = actor.name
@@ -381,7 +382,8 @@ class Door:
         answer = done.answer
         seconds = float(getattr(query, "wait", 0.0))
         if reply.follow is not None and seconds > 0:
-            answer = await self._waited(endpoint, reply.follow, seconds) or answer
+            waited = self._waited(endpoint, reply.follow, seconds)
+            answer = await while_there(waited, receive) or answer
         if endpoint.method == "GET":
             return fresh(answer, exchange)
         return answer
@@ -431,7 +433,7 @@ class Door:
                 collected.clear()
                 offset += len(piece.data)
                 done = await self._pools.run(Lane.SLOW, partial(put, piece))
-        return await self._finished(endpoint, done, token, exchange, call.query)
+        return await self._finished(endpoint, done, token, exchange, call.query, receive)
 
     async def _piece_of_body(self, receive: Receive) -> dict[str, Any]:
         try:
@@ -465,6 +467,19 @@ def _span(exchange: Exchange) -> tuple[int, int | None]:
         said = said or matched[1] or matched[2].replace("*", "")
         whole = None if matched[2] == "*" else int(matched[2])
     return int(said or 0), whole
+
+
+async def while_there(work: Coroutine[Any, Any, T | None], receive: Receive) -> T | None:
+    """Return what the work comes to, or None as soon as nobody is there to take it."""
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(until_gone(receive))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, gone):
+            task.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)
 
 
 def encoded(endpoint: Endpoint, reply: Reply) -> Answer:

@@ -13,7 +13,7 @@ import structlog
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from stratus.api.accesslog import AccessLog
-from stratus.api.answer import problem_answer
+from stratus.api.answer import DoorRefused, problem_answer
 from stratus.api.exchange import KEY, Exchange
 from stratus.api.metrics import Metrics
 from stratus.api.rates import Buckets
@@ -22,10 +22,8 @@ from stratus.model.problem import Problem
 from stratus.model.units import size_text
 
 LOG: Final = structlog.get_logger("stratus.api")
-
-
-class BodyTooLarge(Exception):
-    """The body turned out to be larger than the door takes."""
+# The rest of a refused body is not read: the connection ends with the answer.
+CLOSE: Final = (b"connection", b"close")
 
 
 class Rates:
@@ -128,14 +126,11 @@ class Gate:
             if message["type"] == "http.request":
                 taken += len(message["body"])
                 if taken > limit:
-                    raise BodyTooLarge
+                    raise DoorRefused(self._too_large(limit), headers=(CLOSE,))
             return message
 
         try:
             await self.inner(scope, counted, sent)
-        except BodyTooLarge:
-            if not exchange.status:
-                await self._refuse(self._too_large(limit), exchange, scope, receive, sent)
         except (asyncio.CancelledError, GeneratorExit):
             raise
         except Exception:  # the outermost loop of a request
@@ -176,8 +171,7 @@ class Gate:
         *,
         seconds: float | None = None,
     ) -> None:
-        # The rest of a refused body is not read: the connection ends with the answer.
-        headers = ((b"connection", b"close"),) if problem.code == "body_too_large" else ()
+        headers = (CLOSE,) if problem.code == "body_too_large" else ()
         answer = problem_answer(
             problem, request_id=exchange.request_id, retry_seconds=seconds, headers=headers
         )

@@ -14,8 +14,10 @@ from stratus.api.decode import REFERENCE_PATTERN
 from stratus.api.endpoint import Access, Endpoint, NoBody, NoQuery, RawBody
 from stratus.model.problem import CATALOGUE
 from stratus.wire.problem import MEDIA_TYPE, ProblemBody, status_of
+from stratus.wire.v1 import END
 
 REFS: Final = "#/components/schemas/{name}"
+PAGE_OF: Final = re.compile(rb"\bPage_([A-Za-z]+?)(?:View)?_\b")  # msgspec's name of Page[...]
 TAGS: Final = {
     "service": "The service itself: is it alive, is it ready, what is it.",
     "access": "Who am I, and with which tokens.",
@@ -85,6 +87,9 @@ def document(endpoints: Sequence[Endpoint], *, version: str) -> dict[str, Any]:
 def document_bytes(endpoints: Sequence[Endpoint], *, version: str) -> bytes:
     """Return the whole description as indented JSON."""
     made = msgspec.json.encode(document(endpoints, version=version))
+    # In JSON Schema `$` is the end of the text; Python needs to be told so.
+    made = made.replace(msgspec.json.encode(END)[1:-1], b"$")
+    made = PAGE_OF.sub(rb"\1Page", made)
     return msgspec.json.format(made, indent=1) + b"\n"
 
 

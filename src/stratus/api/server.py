@@ -30,6 +30,7 @@ LOG: Final = structlog.get_logger("stratus.api")
 BACKLOG: Final = 2048
 START_SECONDS_MAX: Final = 10.0
 STOP_SLACK_SECONDS: Final = 3.0  # beyond the time that requests under way are given
+HEADER_EXTRA_BYTES: Final = 4  # colon, space, and the end of the line
 SOCKET_MODE: Final = 0o660
 
 
@@ -41,7 +42,8 @@ class Protocol(HttpToolsProtocol):
     """
 
     bounds: ApiSettings = ApiSettings()
-    _head_bytes = 0
+    _head_bytes = 0  # of the present head, as parsed
+    _read_bytes = 0  # since it began
     _in_head = True
     _head_timer: asyncio.TimerHandle | None = None
 
@@ -72,14 +74,21 @@ class Protocol(HttpToolsProtocol):
                 self._head_timer = self.loop.call_later(
                     self.bounds.head_seconds_max, self._head_late
                 )
-            self._head_bytes += len(data)
-            # One read may bring a whole body behind a short head: only what stays a head counts.
-            if self._head_bytes - len(data) > self.bounds.head_bytes_max:
-                self._head_too_long()
-                return
+            # What the parser holds of a head that does not end.
+            self._read_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > self.bounds.head_bytes_max:
+        if self._in_head and self._read_bytes > 2 * self.bounds.head_bytes_max:
             self._head_too_long()
+
+    def on_url(self, url: bytes) -> None:
+        """Take (a part of) the address."""
+        self._head_count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one header."""
+        self._head_count(len(name) + len(value))
+        super().on_header(name, value)
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -100,10 +109,13 @@ class Protocol(HttpToolsProtocol):
         """Whatever comes next begins with a head."""
         super().on_message_complete()
         self._in_head = True
-        self._head_bytes = 0
+        self._head_bytes = self._read_bytes = 0
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's
         """Say in our words that this is no HTTP."""
+        if self._head_bytes > self.bounds.head_bytes_max:
+            self._head_too_long()
+            return
         self._refuse_raw(
             Problem(
                 code="bad_request",
@@ -112,6 +124,11 @@ class Protocol(HttpToolsProtocol):
             ),
             400,
         )
+
+    def _head_count(self, size: int) -> None:
+        self._head_bytes += size + HEADER_EXTRA_BYTES
+        if self._head_bytes > self.bounds.head_bytes_max:
+            raise ValueError("the head is too long")  # the parser stops and calls us back
 
     def _head_too_long(self) -> None:
         self._refuse_raw(
@@ -186,13 +203,13 @@ class ApiServer:
 
     def start(self) -> None:
         """Return when requests are taken; the exception where that fails."""
-        self._addresses = self.addresses
+        self.addresses_at_start = self.addresses
         self._thread.start()
         self._started.wait(START_SECONDS_MAX)
         if self._failed is not None:
             raise self._failed
         assert self._server.started, "the HTTP server did not start"
-        LOG.info("api listens", addresses=self._addresses)
+        LOG.info("api listens", addresses=self.addresses_at_start)
 
     @property
     def running(self) -> bool:

@@ -57,7 +57,7 @@ class EventStream:
         extensions = cast("dict[str, Any]", scope).get("extensions") or {}
         self._abort = extensions.get(ABORT, _nothing)
         follow = asyncio.ensure_future(self._follow(send))
-        gone = asyncio.ensure_future(_until_gone(receive))
+        gone = asyncio.ensure_future(until_gone(receive))
         try:
             await asyncio.wait({follow, gone}, return_when=asyncio.FIRST_COMPLETED)
             if follow.done():
@@ -125,7 +125,8 @@ def _nothing() -> None:
     pass
 
 
-async def _until_gone(receive: Receive) -> None:
+async def until_gone(receive: Receive) -> None:
+    """Return when the client has gone away; what is left of a body is thrown away."""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":

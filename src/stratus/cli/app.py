@@ -6,7 +6,6 @@ program that owns the machine adds its own with `command_add`.
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,7 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from stratus.cli.output import note, report
 from stratus.cli.trouble import Exit, Trouble, trouble_of
-from stratus.model.problem import Refused
+from stratus.model.problem import Later, Refused
 
 PRODUCT_VERSION: Final = "0.1.0"
 
@@ -187,6 +186,15 @@ def run(app: App, argv: Sequence[str]) -> int:
         ours = trouble_of(refused.problem)
         report(ours)
         return ours.exit
+    except Later as later:
+        report(
+            Trouble(
+                Exit.UNAVAILABLE,
+                f"This cannot be done at the moment: {later.reason}.",
+                remedy=f"Try again in {later.seconds:.0f} s.",
+            )
+        )
+        return Exit.UNAVAILABLE
     except KeyboardInterrupt:
         note("stratus: interrupted.")
         return Exit.INTERRUPTED
@@ -220,6 +228,8 @@ def _is_folder(app: App, word: str) -> bool:
 
 
 def _bug(error: Exception) -> int:
+    import traceback
+
     if os.environ.get("STRATUS_DEBUG"):
         traceback.print_exception(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]

@@ -6,7 +6,6 @@ once.
 """
 
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeVar
@@ -83,7 +82,7 @@ class Client:
         elif body is not None:
             data = body
         if method in ("POST", "PATCH", "DELETE") and not once:
-            sent["Idempotency-Key"] = secrets.token_hex(16)
+            sent["Idempotency-Key"] = os.urandom(16).hex()
         target = target_of(path, query)
         tries = 1 if once else TRIES_MAX
         answer = self._answer(method, target, sent, data, tries, ANSWER_SECONDS + wait_seconds)
@@ -173,7 +172,7 @@ class Client:
         sent = {
             "Accept": "application/json, application/problem+json",
             "User-Agent": "stratus-cli",
-            "X-Request-Id": "req-" + secrets.token_hex(8),
+            "X-Request-Id": "req-" + os.urandom(8).hex(),
         }
         if said := self._authorization if authorization is None else authorization:
             sent["Authorization"] = said

@@ -333,6 +333,7 @@ def _facts(view: HostView) -> list[tuple[str, object]]:
         ("hypervisor", view.hypervisor),
         ("accelerator", view.accelerator),
         ("because", view.accelerator_reason),
+        ("accelerator wish", view.accelerator_wanted),
         ("arch", view.arch),
         (
             "cpus",

@@ -1,6 +1,7 @@
 """What does docs/reference/cli.md say? Every command's help, the exit codes, the settings.
 
-Written by `python -m stratus.cli.reference`; a test compares the file with this.
+Written by `python -m stratus.cli.reference`; a test compares the file with this. What the program
+that owns the machine adds to the command line is not in here.
 """
 
 from collections.abc import Iterator
@@ -116,6 +117,6 @@ def _block(text: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    from stratus.cli.app import app as whole
+    from stratus.cli.app import app_make
 
-    print(reference_text(whole), end="")
+    print(reference_text(app_make()), end="")

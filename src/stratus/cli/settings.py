@@ -8,7 +8,6 @@ import contextlib
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TypeVar
@@ -81,6 +80,8 @@ def settings_read(path: Path) -> Settings:
 
 def settings_write(path: Path, settings: Settings) -> None:
     """Replace the settings in one step, readable by their owner alone."""
+    import tempfile  # only to write: 10 ms
+
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".config-")  # made with 0600

@@ -265,7 +265,7 @@ def _explain(client: Client, body: InstanceCreateBody, output: Format) -> None:
         say_facts(
             (
                 ("fits", said.fits),
-                ("placed", f"{said.placed} of {said.count}"),
+                ("would start now", f"{said.placed} of {said.count}"),
                 ("hosts", ", ".join(said.hosts) or None),
                 ("explanation", said.explanation),
                 *((f"less {rule.hosts}", rule.detail) for rule in said.removed),

@@ -4,7 +4,7 @@ cyclopts renders help with rich, whose import alone takes more than the time we 
 """
 
 import enum
-import shutil
+import os
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -21,6 +21,7 @@ from stratus.cli.output import say
 from stratus.cli.trouble import Exit, Trouble
 
 WIDTH_MAX: Final = 100
+WIDTH_MIN: Final = 60
 FLAGS: Final = frozenset({"--help", "-h", "--version"})
 
 
@@ -30,9 +31,11 @@ def help_print(app: App, tokens: Sequence[str]) -> int:
     holder = apps[-1]
     if left and holder.default_command is None and not left[0].startswith("-"):
         raise UnknownCommandError(unused_tokens=left, app=holder, command_chain=chain)
-    width = min(shutil.get_terminal_size((WIDTH_MAX, 24)).columns, WIDTH_MAX)
+    width = WIDTH_MAX
+    if sys.stdout.isatty():
+        width = min(os.get_terminal_size(sys.stdout.fileno()).columns, WIDTH_MAX)
     with app.app_stack(apps):
-        say(help_text(holder, chain, width=width if sys.stdout.isatty() else WIDTH_MAX))
+        say(help_text(holder, chain, width=max(width, WIDTH_MIN)))
     return Exit.OK
 
 

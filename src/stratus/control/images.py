@@ -6,7 +6,7 @@ is to be uploaded has no pool before its bytes are complete, so nobody looks for
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -16,7 +16,6 @@ from sqlalchemy import Connection
 from stratus.control.commands import allow, commit, note, version_check
 from stratus.control.requests import field_refused, name_check
 from stratus.control.trust import image_verdict as image_verdict  # also for who starts one
-from stratus.control.trust import trusted_pems
 from stratus.control.world import Origin, World
 from stratus.decide.access import Verb, access_decide, unknown
 from stratus.decide.trust import Verdict
@@ -39,11 +38,14 @@ from stratus.store.images import (
     image_list,
     image_lock,
     image_names_in,
+    image_said,
     image_update,
     image_uses,
+    images_by_ids,
 )
 from stratus.store.pools import pool_default, pool_wake
 from stratus.store.projects import project_by_id, project_by_name, project_lock
+from stratus.store.trust import trusted_pems
 
 IMAGES_MAX: Final = 1000  # of one project
 URL_CHARS_MAX: Final = 4096
@@ -194,16 +196,34 @@ def image_uploaded(
         if image.pool_id is not None and image.source == f"{UPLOAD}{image.id}":
             return image
         _upload_check(image)
-        said: dict[str, Any] = {"said_bytes": size_bytes, "fetched_bytes": 0}
-        if sha256:
-            said["said_sha256"] = sha256.lower()
+        said_bytes, said_sha256 = image_said(connection, image.id)
+        _as_said_check("bytes", said_bytes, size_bytes)
+        _as_said_check("SHA-256", said_sha256, sha256.lower())
         pool_id = _pool(connection)
-        after = _changed(connection, image, pool_id=pool_id, **said)
+        after = _changed(
+            connection,
+            image,
+            pool_id=pool_id,
+            said_bytes=size_bytes,
+            said_sha256=said_sha256 or sha256.lower(),
+        )
         pool_wake(connection, pool_id, now_ms=world.now_ms())
         _note(connection, world, actor, origin, "image.uploaded", image, size_bytes=size_bytes)
         return after
 
     return commit(world, take, "pools")
+
+
+def uploads_unneeded(world: World, image_ids: Collection[ImageId]) -> list[ImageId]:
+    """Return of which of these images the uploaded bytes may be thrown away.
+
+    Those are published, or wished away. An image that the store does not know says nothing:
+    the store may have been restored from before it was made.
+    """
+    found = world.store.read(lambda connection: images_by_ids(connection, image_ids))
+    return sorted(
+        image.id for image in found.values() if not image.wanted or image.presence is Presence.READY
+    )
 
 
 def image_change(
@@ -482,6 +502,17 @@ def _upload_check(image: ImageFacts) -> None:
             "conflict",
             f"The bytes of image {image.name} are complete.",
             remedy="Make a new image for other bytes.",
+        )
+
+
+def _as_said_check(what: str, said: object, found: object) -> None:
+    if said and found and said != found:
+        raise refuse(
+            "checksum_mismatch",
+            f"The image was said to have {what} {said}, and has {found}.",
+            remedy="Delete it and upload the right bytes to a new one.",
+            said=said,
+            found=found,
         )
 
 

@@ -48,7 +48,7 @@ from stratus.model.instance import (
     Phase,
     phase_of,
 )
-from stratus.model.network import NetworkFacts
+from stratus.model.network import NetworkFacts, card_mac
 from stratus.model.page import Page
 from stratus.model.problem import Problem, Refused, refuse
 from stratus.model.tenancy import Actor, Usage
@@ -369,7 +369,8 @@ def _nics(
     spec = order.network.spec
     count = len(ids)
     ipv4s = _ipv4s(connection, order.network, count) if spec.ipv4_cidr else [""] * count
-    macs = _macs(world, connection, count)
+    # Where there is an IPv4 address the card belongs to it; otherwise it is drawn.
+    macs = [card_mac(spec.id, ipv4) for ipv4 in ipv4s if ipv4] or _macs(world, connection, count)
     return [
         Nic(
             network_id=spec.id,
@@ -731,7 +732,7 @@ def instance_stop(
                 "waiting": "",
             }
         if release and not facts.release:
-            values["release"] = True
+            values |= {"release": True, "desired_ms": now_ms}
         goal = InstanceGoal(goal=Goal.STOPPED)
         return _Change(kind="instance.stop", values=values, goal=goal, data={"release": release})
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, assert_never
 
+import msgspec
 from sqlalchemy import Connection
 
 from stratus.control.trust import image_verdict
@@ -347,9 +348,16 @@ def _step(writing: _Writing, facts: InstanceFacts, step: Step) -> None:
 
 
 def _note_settled(writing: _Writing, facts: InstanceFacts) -> None:
-    """Tell the log what became of the wish, once: facts that are news carry a later time."""
+    """Forget why it waited or was given up, where the wish came true after all."""
+    values: dict[str, Any] = {}
     if facts.waiting is not None and facts.host_id is not None:
-        writing.changes.append((facts.id, {"waiting": ""}))
+        values["waiting"] = ""
+    if facts.parked is not None:
+        unparked = msgspec.structs.replace(facts, parked=None)
+        if isinstance(next_step(unparked, now_ms=writing.now_ms), Settled):
+            values["parked"] = ""
+    if values:
+        writing.changes.append((facts.id, values))
 
 
 def _let_go(writing: _Writing, facts: InstanceFacts, *, avoid: bool) -> None:

@@ -35,6 +35,7 @@ from stratus.store.trust import (
     trusted_key_find,
     trusted_key_list,
     trusted_key_remove,
+    trusted_pems,
 )
 
 KEYS_MAX: Final = PAGE_ROWS_MAX  # so that all of them are read at once
@@ -91,12 +92,6 @@ def image_verdict(connection: Connection, image: ImageFacts, *, now_ms: int) -> 
     ]
     digests = Digests(size_bytes=image.size_bytes, sha256=image.sha256, sha1=image.sha1)
     return trust_decide(digests, entries, policy_now(connection), now_ms=now_ms)
-
-
-def trusted_pems(connection: Connection) -> dict[str, str]:
-    """Return the public keys that the site knows, by fingerprint."""
-    keys = trusted_key_list(connection, rows_max=KEYS_MAX)
-    return {key.fingerprint: key.pem for key in keys.items}
 
 
 def policy_now(connection: Connection) -> Policy:

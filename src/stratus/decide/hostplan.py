@@ -172,6 +172,8 @@ def guest_report(host_id: HostId, wish: GuestWish, guest: GuestFound) -> GuestRe
 
 def absent_report(host_id: HostId, wish: GuestWish) -> GuestReport:
     """Say that the host has no guest of this placement."""
+    known = wish.known
+    ran_here = known is not None and known.generation == wish.generation
     return GuestReport(
         host_id=host_id,
         instance_id=wish.instance_id,
@@ -179,8 +181,8 @@ def absent_report(host_id: HostId, wish: GuestWish) -> GuestReport:
         name=wish.title,
         generation=wish.generation,
         observed=Observed.ABSENT,
-        run=wish.known.run if wish.known is not None else 0,
-        resets=wish.known.resets if wish.known is not None else 0,
+        run=known.run if known is not None and ran_here else 0,
+        resets=known.resets if known is not None else 0,
         halt_cause=HaltCause.NONE,
     )
 
@@ -195,10 +197,7 @@ def _guest_plan(
     if not wish.present:
         if not here:
             return None, absent_report(host_id, wish), 0
-        generations = tuple(sorted({guest.generation for guest in here}))
-        if now_ms < wish.retry_ms:
-            return None, None, wish.retry_ms
-        return Remove(wish, generations), None, 0
+        return _remove(host_id, wish, here, now_ms=now_ms)
     exact = next((guest for guest in here if guest.generation == wish.generation), None)
     if exact is None and here:
         # The guest knows of another placement here than the store does: report, touch nothing.
@@ -206,6 +205,8 @@ def _guest_plan(
         return None, guest_report(host_id, wish, best), 0
     if exact is None:
         if wish.running and not wish.hold:
+            if _ran_here(wish):
+                return None, _vanished_report(host_id, wish), 0
             return _start(wish, None, now_ms=now_ms)
         return None, absent_report(host_id, wish), 0
     if exact.observed is Observed.HALTED:
@@ -213,6 +214,42 @@ def _guest_plan(
             return _start(wish, None, now_ms=now_ms)
         return None, guest_report(host_id, wish, exact), 0
     return _alive_plan(host_id, wish, exact, now_ms=now_ms)
+
+
+def _ran_here(wish: GuestWish) -> bool:
+    """The store has seen the wished run of this placement: it is not for us to begin it again."""
+    known = wish.known
+    return (
+        known is not None
+        and known.observed is not Observed.UNKNOWN
+        and known.generation == wish.generation
+        and known.run >= wish.run
+    )
+
+
+def _vanished_report(host_id: HostId, wish: GuestWish) -> GuestReport | None:
+    # A guest that had halted stays what it was: off, in this run.
+    if wish.known is not None and wish.known.observed is Observed.HALTED:
+        return None
+    return absent_report(host_id, wish)
+
+
+def _remove(
+    host_id: HostId, wish: GuestWish, here: Sequence[GuestFound], *, now_ms: int
+) -> _Decided:
+    if now_ms < wish.retry_ms:
+        return None, None, wish.retry_ms
+    alive = [
+        guest
+        for guest in here
+        if guest.generation == wish.generation and guest.observed is not Observed.HALTED
+    ]
+    end_ms = wish.desired_ms + STOP_GRACE_MS
+    if wish.gently and alive and now_ms < end_ms:
+        report = guest_report(host_id, wish, alive[0])
+        return AskShutdown(wish), report, min(end_ms, now_ms + STOP_POLL_MS)
+    generations = tuple(sorted({guest.generation for guest in here}))
+    return Remove(wish, generations), None, 0
 
 
 def _start(wish: GuestWish, report: GuestReport | None, *, now_ms: int) -> _Decided:
@@ -235,6 +272,8 @@ def _alive_plan(host_id: HostId, wish: GuestWish, guest: GuestFound, *, now_ms: 
         return None, report, 0
     # Stopped, or stopped and started again before it had gone down: it goes down first.
     end_ms = wish.desired_ms + STOP_GRACE_MS
+    if now_ms < wish.retry_ms:
+        return None, report, wish.retry_ms
     if now_ms >= end_ms:
         return Halt(wish), report, 0
     return AskShutdown(wish), report, min(end_ms, now_ms + STOP_POLL_MS)

@@ -106,7 +106,7 @@ def next_step(facts: InstanceFacts, *, now_ms: int, forbidden: Problem | None = 
     ):
         assert facts.stray_host_id is not None
         return AdoptStray(facts.stray_host_id, facts.stray_generation)
-    if facts.host_id is not None and not facts.seen_here and _adoptable(facts):
+    if facts.host_id is not None and _adoptable(facts):
         return Adopt(facts.observed_generation, facts.observed_run)
     match facts.desired:
         case Desired.ABSENT:
@@ -121,7 +121,9 @@ def next_step(facts: InstanceFacts, *, now_ms: int, forbidden: Problem | None = 
 
 def _adoptable(facts: InstanceFacts) -> bool:
     # A guest newer than the record: the store was restored from a backup.
-    return facts.observed_generation > facts.generation and facts.observed is not Observed.ABSENT
+    seen = (facts.observed_generation, facts.observed_run)
+    newer = seen > (facts.generation, facts.run)
+    return newer and facts.observed not in (Observed.UNKNOWN, Observed.ABSENT)
 
 
 def _guest_absent(facts: InstanceFacts) -> bool:
@@ -184,7 +186,9 @@ def _towards_running(facts: InstanceFacts, *, now_ms: int, forbidden: Problem | 
         if facts.observed in (Observed.RUNNING, Observed.PAUSED):
             return Settled()
         if facts.observed is Observed.HALTED:
-            return _after_halt(facts)
+            return _after_halt(facts, forbidden=forbidden)
+        if facts.observed is Observed.ABSENT:
+            return _after_loss(facts, forbidden=forbidden)
     if facts.parked is not None:
         return Settled()
     if forbidden is not None:
@@ -196,9 +200,20 @@ def _towards_running(facts: InstanceFacts, *, now_ms: int, forbidden: Problem | 
     return _towards_started(facts, now_ms=now_ms)
 
 
-def _after_halt(facts: InstanceFacts) -> Step:
+def _after_loss(facts: InstanceFacts, *, forbidden: Problem | None) -> Step:
+    """The guest went down through no will of anybody: it is started again, as often as is sane."""
+    if facts.parked is not None:
+        return Settled()
+    if forbidden is not None:
+        return Park(forbidden)
+    if facts.rounds >= RESTARTS_MAX:
+        return Park(_LOST_TOO_OFTEN)
+    return StartAgain()
+
+
+def _after_halt(facts: InstanceFacts, *, forbidden: Problem | None) -> Step:
     if facts.halt_cause is HaltCause.LOST and facts.rounds < RESTARTS_MAX:
-        return StartAgain()
+        return _after_loss(facts, forbidden=forbidden)
     match facts.on_halt:
         case OnHalt.KEEP:
             return Settled()
@@ -227,6 +242,13 @@ def _towards_started(facts: InstanceFacts, *, now_ms: int) -> Step:
         return LetGo(avoid=True)
     deadline_ms = since_ms + VOLUME_DEADLINE_MS + START_DEADLINE_MS
     return _parked_or_wait(facts, now_ms=now_ms, deadline_ms=deadline_ms, what="Starting it")
+
+
+_LOST_TOO_OFTEN: Final = Problem(
+    code="guest_failed",
+    detail=f"The guest vanished from its host {RESTARTS_MAX} times.",
+    remedy="Look at the host with `stratus host show`, then ask again with `stratus retry`.",
+)
 
 
 def retry_at_ms(failures: int, *, now_ms: int) -> int:

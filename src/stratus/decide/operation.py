@@ -67,7 +67,8 @@ def _reached(goal: InstanceGoal, facts: InstanceFacts) -> OperationStatus:
         case Goal.RESET:
             if facts.observed_resets >= goal.resets:
                 return done
-            if facts.desired is not Desired.RUNNING:
+            # A guest that powered itself off is not restarted any more.
+            if facts.desired is not Desired.RUNNING or facts.halted_by_itself:
                 return OperationStatus.SUPERSEDED
             return running
         case other:

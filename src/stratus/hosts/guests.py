@@ -60,6 +60,7 @@ class Acted(msgspec.Struct, frozen=True, kw_only=True):
     instance_id: InstanceId
     report: GuestReport | None = None
     failures: int = 0  # in a row, this one included
+    asked: bool = False  # the guest was asked to shut down, and may take its time
     removed: tuple[tuple[InstanceId, int], ...] = ()  # placements confirmed gone
     silent: Problem | None = None
 
@@ -103,7 +104,8 @@ class GuestEffects:
             if isinstance(action, Remove):
                 pairs = ((wish.instance_id, number) for number in action.generations)
                 removed = tuple(pair for pair in pairs if pair in doomed)
-            return msgspec.structs.replace(done, report=report, removed=removed)
+            asked = isinstance(action, AskShutdown)
+            return msgspec.structs.replace(done, report=report, removed=removed, asked=asked)
         return msgspec.structs.replace(
             done, report=_failure_report(host, wish, problem), failures=wish.failures + 1
         )

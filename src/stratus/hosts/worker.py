@@ -13,12 +13,12 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection
 
-from stratus.decide.hostplan import Action, HostPlan, host_plan
+from stratus.decide.hostplan import STOP_POLL_MS, Action, HostPlan, host_plan
 from stratus.decide.retry import retry_delay_ms
 from stratus.drivers.failure import EngineUnreachable
 from stratus.hosts.guests import Acted, GuestEffects, HostDrivers
 from stratus.hosts.parts import Executor, Workshop
-from stratus.model.host import GuestFound, GuestReport, HostCapacity
+from stratus.model.host import GuestFound, GuestReport, HostCapacity, HostDesired
 from stratus.model.ids import HostId, InstanceId
 from stratus.model.instance import HaltCause
 from stratus.model.problem import Problem
@@ -29,6 +29,7 @@ from stratus.store.hosts import (
     LeasedHost,
     guests_observe,
     host_documents,
+    host_forget,
     host_instances,
     host_seen,
     host_unreachable,
@@ -48,6 +49,7 @@ LEASE_RENEW_MS: Final = 5 * SECOND_MS
 LOOK_AGAIN_MS: Final = 30 * SECOND_MS  # every host is looked at this often, hint or not
 LOOKS_IN_TURN_MAX: Final = 256
 ACTIONS_PER_HOST_MAX: Final = 8  # at the same time
+SEEN_MS: Final = 1 * MINUTE_MS  # how old the time may be at which a host was last seen
 CAPACITY_MS: Final = 5 * MINUTE_MS  # how old a host's capacity may be
 UNREACHABLE_RETRIES_MAX: Final = 5  # after which the wait between looks grows no more
 INBOX_TURN_MAX: Final = 4096
@@ -86,6 +88,7 @@ class HostWorker:
         self._inbox: SimpleQueue[Looked | Acted] = SimpleQueue()
         self._mine: dict[HostId, LeasedHost] = {}
         self._drivers: dict[HostId, HostDrivers] = {}
+        self._leaving: list[tuple[HostId, HostDrivers]] = []  # to be closed when nothing uses them
         self._looking: set[HostId] = set()
         self._acting: dict[HostId, set[InstanceId]] = defaultdict(set)
         self._finished = 0
@@ -95,19 +98,29 @@ class HostWorker:
         self._pokes: SimpleQueue[HostId] = SimpleQueue()
         self._lease_ms = 0
         self._stray_free: set[HostId] = set()  # written down as having none
+        self._seen_ms: dict[HostId, int] = {}  # when it was last written down as seen
+        self._rests: dict[HostId, dict[InstanceId, int]] = defaultdict(dict)  # until when
+        self._turned_ms = -1
 
     def turn(self) -> int:
         """Do everything that can be done now; return how many things that was."""
         now_ms = self._shop.now_ms()
         self._lease(now_ms)
         looked, acted = self._collect()
+        self._close_unused()
         self._apply(looked, acted)
-        return len(looked) + len(acted) + self._look(now_ms)
+        begun = self._look(now_ms)
+        self._turned_ms = now_ms
+        return len(looked) + len(acted) + begun
 
     def next_ms(self) -> int:
         """Return when `turn` has something to do at the latest, unless woken before."""
         renew_ms = self._lease_ms + LEASE_RENEW_MS
-        due_ms = self._shop.store.read(lambda c: rows_next_ms(c, hosts, self._owner))
+        # What was due at the last turn is being looked at: the result will come with a hint.
+        after_ms = self._turned_ms
+        due_ms = self._shop.store.read(
+            lambda c: rows_next_ms(c, hosts, self._owner, after_ms=after_ms)
+        )
         return renew_ms if due_ms is None else min(renew_ms, due_ms)
 
     @property
@@ -123,9 +136,10 @@ class HostWorker:
     def stop(self) -> None:
         """Give the leases back and let go of the hosts; guests run on."""
         self._shop.store.write(lambda c: leases_end(c, hosts, self._owner))
-        for drivers in self._drivers.values():
+        for drivers in (*self._drivers.values(), *(drivers for _, drivers in self._leaving)):
             drivers.close()
         self._drivers.clear()
+        self._leaving.clear()
 
     def drivers_of(self, host_id: HostId) -> HostDrivers | None:
         """Return the open connection to a host of ours, if there is one."""
@@ -157,10 +171,20 @@ class HostWorker:
         return mine is not None and mine.token == host.token and self._shop.now_ms() < mine.until_ms
 
     def _disconnect(self, host_id: HostId) -> None:
-        drivers = self._drivers.pop(host_id, None)
         self._capacity_ms.pop(host_id, None)
+        drivers = self._drivers.pop(host_id, None)
         if drivers is not None:
-            drivers.close()
+            self._leaving.append((host_id, drivers))
+
+    def _close_unused(self) -> None:
+        """Close what was disconnected, once no look and no action can be using it any more."""
+        kept = []
+        for host_id, drivers in self._leaving:
+            if host_id in self._looking or self._acting.get(host_id):
+                kept.append((host_id, drivers))
+            else:
+                drivers.close()
+        self._leaving = kept
 
     # -- looking ----------------------------------------------------------------------------
 
@@ -264,6 +288,7 @@ class HostWorker:
         for message in acted:
             if message.silent is not None:
                 self._disconnect(message.host.id)
+            self._rest(message, now_ms)
             self._pokes.put(message.host.id)
         self._shop.store.hints.send("work")
         self._shop.store.hints.send("events")
@@ -274,8 +299,17 @@ class HostWorker:
             self._disconnect(look.host.id)
             return
         self._silences.pop(look.host.id, None)
+        self._seen_ms[look.host.id] = self._seen_at(look.host.id, now_ms)
         if look.capacity is not None:
             self._capacity_ms[look.host.id] = now_ms
+        mine = self._mine.get(look.host.id)
+        if mine is not None and mine.token == look.host.token and mine.unreachable_ms:
+            self._mine[look.host.id] = msgspec.structs.replace(mine, unreachable_ms=0)
+
+    def _seen_at(self, host_id: HostId, now_ms: int) -> int:
+        """Return the time that stands in the store, once this look is written."""
+        written_ms = self._seen_ms.get(host_id, -SEEN_MS)
+        return now_ms if now_ms - written_ms >= SEEN_MS else written_ms
 
     def _plan(self, look: Looked, document: HostDocument, now_ms: int) -> HostPlan:
         """Plan around the guests that something happened to since the look began."""
@@ -298,13 +332,27 @@ class HostWorker:
         if drivers is None:
             return
         acting = self._acting[host.id]
+        rests = self._rests[host.id]
         for action in plan.actions:
             if len(acting) >= ACTIONS_PER_HOST_MAX:
                 break  # the rest comes with the look that follows the first to finish
             if action.wish.instance_id in acting:
                 continue
+            if rests.get(action.wish.instance_id, 0) > self._shop.now_ms():
+                continue
             acting.add(action.wish.instance_id)
             self._executor.submit(self._act_task(host, drivers, action, document.doomed))
+
+    def _rest(self, message: Acted, now_ms: int) -> None:
+        """Leave a guest alone for a while that was asked to shut down, or refused to change."""
+        if message.failures:
+            rest_ms = retry_delay_ms(message.failures)
+        elif message.asked:
+            rest_ms = STOP_POLL_MS
+        else:
+            self._rests[message.host.id].pop(message.instance_id, None)
+            return
+        self._rests[message.host.id][message.instance_id] = now_ms + rest_ms
 
     def _act_task(
         self,
@@ -336,12 +384,18 @@ class HostWorker:
         tokens: Mapping[str, int],
         now_ms: int,
     ) -> None:
-        held = leases_still_held(connection, hosts, tokens)
+        held = {
+            (host_id, tokens[host_id]) for host_id in leases_still_held(connection, hosts, tokens)
+        }
         reports: list[tuple[GuestReport, int]] = []
         sleeps: list[tuple[str, int, int]] = []
         epoch = site_epoch(connection)
         for look in looked:
-            if look.host.id not in held:
+            if (look.host.id, look.host.token) not in held:
+                continue
+            if look.host.desired is HostDesired.ABSENT and self._forgotten(
+                connection, look.host, now_ms=now_ms
+            ):
                 continue
             if look.silent is not None:
                 self._write_silence(connection, look, look.silent, now_ms=now_ms)
@@ -354,13 +408,21 @@ class HostWorker:
             wake_ms = self._write_look(connection, look, plan, now_ms=now_ms, epoch=epoch)
             sleeps.append((look.host.id, look.poked, wake_ms))
         for message in acted:
-            if message.host.id not in held:
+            if (message.host.id, message.host.token) not in held:
                 continue
             if message.report is not None:
                 reports.append((message.report, message.failures))
             tombstones_fulfil(connection, message.host.id, message.removed)
         self._write_reports(connection, reports, now_ms=now_ms)
         rows_sleep(connection, hosts, sleeps)
+
+    def _forgotten(self, connection: Connection, host: LeasedHost, *, now_ms: int) -> bool:
+        """Close the record of a host that is not wanted, unless instances still have it."""
+        if host_instances(connection, host.id):
+            return False
+        host_forget(connection, host.id, now_ms=now_ms)
+        self._event(connection, "host.gone", host, now_ms)
+        return True
 
     def _silence_ms(self, host_id: HostId) -> int:
         count = min(UNREACHABLE_RETRIES_MAX, self._silences.get(host_id, 0) + 1)
@@ -392,8 +454,9 @@ class HostWorker:
             or look.capacity is not None
             or self._silences.get(host.id, 0) > 0
         )
-        if news:
+        if news or self._seen_at(host.id, now_ms) == now_ms:
             host_seen(connection, host.id, now_ms=now_ms, epoch=epoch, capacity=look.capacity)
+        if news:
             if host.unreachable_ms or self._silences.get(host.id, 0):
                 self._event(connection, "host.reachable", host, now_ms)
                 work_wake(connection, INSTANCE, host_instances(connection, host.id), wake_ms=now_ms)

@@ -125,6 +125,7 @@ class GuestWish(msgspec.Struct, frozen=True, kw_only=True):
     project_id: ProjectId = ProjectId("")
     generation: int
     present: bool
+    gently: bool = False  # what is not to be present is asked to shut down first
     running: bool
     hold: bool = False  # parked: leave as it is, start nothing
     run: int

@@ -183,12 +183,12 @@ def db_migrate(*, home: HomeOption = "") -> None:
 
 def db_check(*, home: HomeOption = "") -> int:
     """Check the store: its engine, its references, our own rules; exit code 0 when all is well."""
-    from stratus.store.backup import check
+    from stratus.store.check import store_check
 
     place = home_of(home)
-    findings = check(place.store_url(config_load(place)))
+    findings = store_check(place.store_url(config_load(place)))
     for finding in findings:
-        print(f"{finding.what}: {finding.detail}\n  try: {finding.remedy}")
+        print(f"{finding.name}: {finding.detail}\n  try: {finding.remedy}")
     if not findings:
         print("the store is well")
     return 1 if findings else 0
@@ -196,19 +196,20 @@ def db_check(*, home: HomeOption = "") -> int:
 
 def db_backup(target: Path, *, home: HomeOption = "") -> None:
     """Copy the store to a file, also while it is in use."""
-    from stratus.store.backup import backup
+    from stratus.store.backup import store_backup
 
     place = home_of(home)
-    backup(place.store_url(config_load(place)), target)
+    store_backup(place.store_url(config_load(place)), target)
     print(f"{target}  {target.stat().st_size} bytes")
 
 
 def db_restore(source: Path, *, home: HomeOption = "") -> None:
     """Put a backup in the place of the store; hosts show what they run before anything starts."""
-    from stratus.store.backup import restore
+    from stratus.site.cloud import now_ms
+    from stratus.store.backup import store_restore
 
     place = home_of(home)
-    restore(place.store_url(config_load(place)), source)
+    store_restore(place.store_url(config_load(place)), source, now_ms=now_ms())
     print("restored; start the cloud with `stratus up`")
 
 

@@ -155,7 +155,9 @@ def _start(client: Client, key: Path) -> InstanceView:
         ssh_keys=(key.with_suffix(".pub").read_text().strip(),),
     )
     query = {"wait": str(RUNNING_SECONDS_MAX)}
-    answer = client.call("POST", "/v1/instances", body=body, query=query)
+    answer = client.call(
+        "POST", "/v1/instances", body=body, query=query, wait_seconds=RUNNING_SECONDS_MAX
+    )
     made = msgspec.json.decode(answer.body, type=InstancesMade).items[0]
     if made.phase != "running":
         problem = made.parked or made.failure or made.waiting

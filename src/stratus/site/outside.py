@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +22,7 @@ from stratus.site.config import Home
 from stratus.store.engine import Store
 from stratus.store.hosts import LeasedHost
 from stratus.store.hosts_admin import host_by_ref
-from stratus.store.networks import network_by_ref
+from stratus.store.networks import network_by_ref, network_specs
 from stratus.store.pool_work import LeasedPool
 from stratus.store.pools import pool_by_ref
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from stratus.site.fakes import Fakes
 
 UPLOAD: Final = "upload:"
+NETWORKS_WARM_MAX: Final = 16  # made when a host is connected; others when first used
 FAKE: Final = "fake"
 
 
@@ -96,10 +98,17 @@ class Outside:
 
     def host_connect(self, host: LeasedHost) -> HostDrivers:
         """Open the drivers of a host, by the scheme of its URI."""
-        return HostDrivers(
+        drivers = HostDrivers(
             hypervisor=self._hypervisor(host.uri, host.accelerator_wanted),
             network=self._network_driver(host.uri),
         )
+        # Made before the first guest needs them: a network takes seconds, a guest should not.
+        if drivers.network is not None:
+            for spec in self._store.read(lambda c: network_specs(c, rows_max=NETWORKS_WARM_MAX)):
+                with suppress(DriverFailed):  # the guest that needs it will say why
+                    drivers.network.ensure_network(spec)
+                    drivers.networks_up.add(spec.id)
+        return drivers
 
     def _hypervisor(self, uri: str, accelerator_wanted: str) -> Hypervisor:
         if uri.startswith(FAKE):
@@ -146,7 +155,7 @@ class Outside:
 
     def pool_connect(self, pool: LeasedPool) -> VolumeDriver:
         """Open the driver of a pool that this process works on."""
-        return self._pool_open(pool.id, pool.driver, pool.location)
+        return self._pool_open(pool.id, pool.driver, pool.location, create=pool.seen_ms == 0)
 
     def pool(self, pool_id: PoolId) -> VolumeDriver:
         """Return the driver of any pool, to connect guests to its volumes."""
@@ -155,21 +164,24 @@ class Outside:
             return driver
         found = self._store.read(lambda c: pool_by_ref(c, pool_id))
         assert found is not None, "a pool stays while it holds disks"
-        return self._pool_open(pool_id, found.driver, found.location)
+        return self._pool_open(pool_id, found.driver, found.location, create=False)
 
-    def _pool_open(self, pool_id: PoolId, kind: str, location: str) -> VolumeDriver:
+    def _pool_open(
+        self, pool_id: PoolId, kind: str, location: str, *, create: bool
+    ) -> VolumeDriver:
         with self._lock:
             if pool_id not in self._pools:
-                self._pools[pool_id] = self._pool_make(kind, location)
+                self._pools[pool_id] = self._pool_make(kind, location, create=create)
             return self._pools[pool_id]
 
-    def _pool_make(self, kind: str, location: str) -> VolumeDriver:
+    def _pool_make(self, kind: str, location: str, *, create: bool) -> VolumeDriver:
         if kind == FAKE:
             return self._fake.pool(location)
         if kind == "files":
             from stratus.drivers.volume.files import FilesPool
 
-            return FilesPool(Path(location))
+            # A pool that was there before is never made anew: its mount may be missing.
+            return FilesPool(Path(location), create=create)
         raise EngineUnreachable(
             Problem(
                 code="configuration",

@@ -88,7 +88,8 @@ def store_restore(url: str, source: Path, *, now_ms: int) -> None:
         _archive_restore(parsed, source, now_ms)
 
 
-def _new_epoch(schema: str, now_ms: int) -> list[str]:
+def epoch_statements(schema: str, now_ms: int) -> list[str]:
+    """Return what begins a new epoch in a store that was just restored."""
     return [
         statement.format(schema=schema, leap=EVENT_BASE_LEAP, now_ms=int(now_ms))
         for statement in _NEW_EPOCH
@@ -181,7 +182,7 @@ def _sqlite_restore(path: Path, source: Path, now_ms: int) -> None:
             _sqlite_copy(source, part)
             with closing(sqlite3.connect(part, isolation_level=None)) as writer:
                 writer.execute("BEGIN IMMEDIATE")
-                for statement in _new_epoch("", now_ms):
+                for statement in epoch_statements("", now_ms):
                     writer.execute(statement)
                 writer.execute("COMMIT")
             if not place_made:
@@ -315,7 +316,7 @@ def _archive_restore(url: URL, source: Path, now_ms: int) -> None:
             f"{found} connections of control planes use the store.",
             remedy="Stop every control plane of this store first (stratus down).",
         )
-    epilogue = ";\n".join(_new_epoch("public.", now_ms)) + ";\n" + _NOBODY_ELSE
+    epilogue = ";\n".join(epoch_statements("public.", now_ms)) + ";\n" + _NOBODY_ELSE
     with tempfile.TemporaryDirectory(prefix="stratus-restore-") as directory:
         # A whole file first: a pipe that broke would look like the end of the data.
         script = Path(directory) / "store.sql"

@@ -183,6 +183,8 @@ def _wish(row: AnyRow, disks: Sequence[AnyRow], *, unsure: bool) -> GuestWish:
         project_id=row.project_id,
         generation=row.generation,
         present=row.desired != "absent" and not row.release,
+        # A deleted guest has nothing left to save; one that gives its place back has its disks.
+        gently=row.desired != "absent",
         running=row.desired == "running",
         hold=unsure or row.parked != "",
         run=row.run,
@@ -334,7 +336,8 @@ def host_unreachable(
 
 
 def host_forget(connection: Connection, host_id: HostId, *, now_ms: int) -> None:
-    """Close the record of a host that was removed."""
+    """Close the record of a host that was removed; what it ran is no longer known."""
+    connection.execute(delete(strays).where(strays.c.host_id == host_id))
     connection.execute(
         update(hosts).where(hosts.c.id == host_id).values(gone_ms=now_ms, lease_until_ms=0)
     )

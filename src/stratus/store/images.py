@@ -134,6 +134,14 @@ def image_list(
     )
 
 
+def image_said(connection: Connection, image_id: ImageId) -> tuple[int, str]:
+    """Return the size and SHA-256 that were said of the bytes beforehand; 0 and "" where not."""
+    row = connection.execute(
+        select(images.c.said_bytes, images.c.said_sha256).where(images.c.id == image_id)
+    ).one()
+    return row.said_bytes, row.said_sha256
+
+
 class ImageUses(msgspec.Struct, frozen=True, kw_only=True):
     """What still needs an image."""
 

@@ -4,8 +4,22 @@ The same columns stand in both tables: wake_ms, poked, lease_owner, lease_token,
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
 
-from sqlalchemy import Connection, Table, and_, bindparam, case, func, select, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Select,
+    Table,
+    Update,
+    and_,
+    bindparam,
+    case,
+    func,
+    select,
+    update,
+)
 
 from stratus.store.rows import AnyRow
 
@@ -19,43 +33,79 @@ def leases_take(
     taken is due at once.
     """
     until_ms = now_ms + lease_ms
-    held = (
-        (table.c.gone_ms == 0) & (table.c.lease_owner == owner) & (table.c.lease_until_ms > now_ms)
-    )
-    mine = select(table).where(held).order_by(table.c.id)
-    rows = connection.execute(mine).all()
+    mine = {"b_owner": owner, "b_now_ms": now_ms}
+    rows = connection.execute(_mine(table), mine).all()
     renew = [row.id for row in rows if row.lease_until_ms < until_ms - lease_ms // 3]
     taken = _free_ids(connection, table, now_ms=now_ms, rows_max=rows_max - len(rows))
     if renew:
-        connection.execute(
-            update(table).where(table.c.id.in_(renew), held).values(lease_until_ms=until_ms)
-        )
+        values = {**mine, "b_ids": renew, "b_until_ms": until_ms}
+        connection.execute(_renew(table), values)
     if taken:
-        connection.execute(
-            update(table)
-            .where(table.c.id.in_(taken))
-            .values(
-                lease_owner=owner,
-                lease_token=table.c.lease_token + 1,
-                lease_until_ms=until_ms,
-                wake_ms=now_ms,
-                poked=table.c.poked + 1,
-            )
-        )
-    return connection.execute(mine).all() if renew or taken else rows
+        values = {**mine, "b_ids": taken, "b_until_ms": until_ms}
+        connection.execute(_take(table), values)
+    return connection.execute(_mine(table), mine).all() if renew or taken else rows
 
 
 def _free_ids(connection: Connection, table: Table, *, now_ms: int, rows_max: int) -> list[str]:
     if rows_max <= 0:
         return []
-    return list(
-        connection.execute(
-            select(table.c.id)
-            .where(table.c.gone_ms == 0, table.c.lease_until_ms <= now_ms)
-            .order_by(table.c.id)
-            .limit(rows_max)
-            .with_for_update(skip_locked=True)
-        ).scalars()
+    values = {"b_now_ms": now_ms, "b_rows_max": rows_max}
+    return list(connection.execute(_free(table), values).scalars())
+
+
+# Workers ask these all day long, so each statement is built once for its table.
+
+
+@cache
+def _mine(table: Table) -> Select[Any]:
+    return (
+        select(table)
+        .where(
+            table.c.gone_ms == 0,
+            table.c.lease_owner == bindparam("b_owner"),
+            table.c.lease_until_ms > bindparam("b_now_ms"),
+        )
+        .order_by(table.c.id)
+    )
+
+
+@cache
+def _renew(table: Table) -> Update:
+    return (
+        update(table)
+        .where(
+            table.c.id.in_(bindparam("b_ids", expanding=True)),
+            table.c.gone_ms == 0,
+            table.c.lease_owner == bindparam("b_owner"),
+            table.c.lease_until_ms > bindparam("b_now_ms"),
+        )
+        .values(lease_until_ms=bindparam("b_until_ms"))
+    )
+
+
+@cache
+def _free(table: Table) -> Select[Any]:
+    return (
+        select(table.c.id)
+        .where(table.c.gone_ms == 0, table.c.lease_until_ms <= bindparam("b_now_ms"))
+        .order_by(table.c.id)
+        .limit(bindparam("b_rows_max"))
+        .with_for_update(skip_locked=True)
+    )
+
+
+@cache
+def _take(table: Table) -> Update:
+    return (
+        update(table)
+        .where(table.c.id.in_(bindparam("b_ids", expanding=True)))
+        .values(
+            lease_owner=bindparam("b_owner"),
+            lease_token=table.c.lease_token + 1,
+            lease_until_ms=bindparam("b_until_ms"),
+            wake_ms=bindparam("b_now_ms"),
+            poked=table.c.poked + 1,
+        )
     )
 
 
@@ -72,13 +122,18 @@ def leases_still_held(connection: Connection, table: Table, tokens: Mapping[str,
     """Keep these rows from changing hands until the transaction ends; return those still ours."""
     if not tokens:
         return set()
-    rows = connection.execute(
+    rows = connection.execute(_tokens(table), {"b_ids": sorted(tokens)})
+    return {row.id for row in rows if row.lease_token == tokens[row.id]}
+
+
+@cache
+def _tokens(table: Table) -> Select[Any]:
+    return (
         select(table.c.id, table.c.lease_token)
-        .where(table.c.id.in_(sorted(tokens)))
+        .where(table.c.id.in_(bindparam("b_ids", expanding=True)))
         .order_by(table.c.id)
         .with_for_update()
     )
-    return {row.id for row in rows if row.lease_token == tokens[row.id]}
 
 
 def rows_wake(connection: Connection, table: Table, ids: Iterable[str], *, wake_ms: int) -> None:
@@ -87,16 +142,20 @@ def rows_wake(connection: Connection, table: Table, ids: Iterable[str], *, wake_
     subjects = sorted(set(ids))
     if not subjects:
         return
+    connection.execute(_tokens(table), {"b_ids": subjects})
+    connection.execute(_wake(table), {"b_ids": subjects, "b_wake_ms": wake_ms})
+
+
+@cache
+def _wake(table: Table) -> Update:
+    wake_ms = bindparam("b_wake_ms", type_=BigInteger)
     earlier = case(
         (and_(table.c.wake_ms.is_not(None), table.c.wake_ms < wake_ms), table.c.wake_ms),
         else_=wake_ms,
     )
-    connection.execute(
-        select(table.c.id).where(table.c.id.in_(subjects)).order_by(table.c.id).with_for_update()
-    )
-    connection.execute(
+    return (
         update(table)
-        .where(table.c.id.in_(subjects))
+        .where(table.c.id.in_(bindparam("b_ids", expanding=True)))
         .values(wake_ms=earlier, poked=table.c.poked + 1)
     )
 
@@ -105,18 +164,24 @@ def rows_due(
     connection: Connection, table: Table, owner: str, *, now_ms: int, rows_max: int
 ) -> list[tuple[str, int]]:
     """Return what this owner must look at now, with the poke counts."""
-    rows = connection.execute(
+    values = {"b_owner": owner, "b_now_ms": now_ms, "b_rows_max": rows_max}
+    rows = connection.execute(_due(table), values)
+    return [(row.id, row.poked) for row in rows]
+
+
+@cache
+def _due(table: Table) -> Select[Any]:
+    return (
         select(table.c.id, table.c.poked)
         .where(
             table.c.gone_ms == 0,
-            table.c.lease_owner == owner,
-            table.c.lease_until_ms > now_ms,
-            table.c.wake_ms <= now_ms,
+            table.c.lease_owner == bindparam("b_owner"),
+            table.c.lease_until_ms > bindparam("b_now_ms"),
+            table.c.wake_ms <= bindparam("b_now_ms"),
         )
         .order_by(table.c.wake_ms)
-        .limit(rows_max)
+        .limit(bindparam("b_rows_max"))
     )
-    return [(row.id, row.poked) for row in rows]
 
 
 def rows_sleep(
@@ -125,15 +190,34 @@ def rows_sleep(
     """Let each sleep until its time, unless it was poked since its count was read."""
     if looked:
         connection.execute(
-            update(table)
-            .where(table.c.id == bindparam("b_id"), table.c.poked == bindparam("b_poked"))
-            .values(wake_ms=bindparam("b_wake_ms")),
+            _sleep(table),
             [{"b_id": i, "b_poked": poked, "b_wake_ms": ms} for i, poked, ms in looked],
         )
 
 
-def rows_next_ms(connection: Connection, table: Table, owner: str) -> int | None:
-    """Return when the next of this owner's rows is due; None when it holds none."""
-    return connection.execute(
-        select(func.min(table.c.wake_ms)).where(table.c.gone_ms == 0, table.c.lease_owner == owner)
-    ).scalar()
+@cache
+def _sleep(table: Table) -> Update:
+    return (
+        update(table)
+        .where(table.c.id == bindparam("b_id"), table.c.poked == bindparam("b_poked"))
+        .values(wake_ms=bindparam("b_wake_ms"))
+    )
+
+
+def rows_next_ms(
+    connection: Connection, table: Table, owner: str, *, after_ms: int = -1
+) -> int | None:
+    """Return when the next of this owner's rows is due; None when there is none.
+
+    Rows that were due by `after_ms` are being looked at, and are left out.
+    """
+    return connection.execute(_next(table), {"b_owner": owner, "b_after_ms": after_ms}).scalar()
+
+
+@cache
+def _next(table: Table) -> Select[Any]:
+    return select(func.min(table.c.wake_ms)).where(
+        table.c.gone_ms == 0,
+        table.c.lease_owner == bindparam("b_owner"),
+        table.c.wake_ms > bindparam("b_after_ms"),
+    )

@@ -22,6 +22,7 @@ class LeasedPool(msgspec.Struct, frozen=True, kw_only=True):
     driver: str
     location: str
     token: int
+    seen_ms: int  # when it last answered; 0 = never yet
     unreachable_ms: int
     until_ms: int
 
@@ -49,6 +50,7 @@ def pools_lease(
             driver=row.driver,
             location=row.location,
             token=row.lease_token,
+            seen_ms=row.seen_ms,
             unreachable_ms=row.unreachable_ms,
             until_ms=row.lease_until_ms,
         )

@@ -5,6 +5,7 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection, delete, select
 
+from stratus.model.limits import PAGE_ROWS_MAX
 from stratus.model.page import Page
 from stratus.store.pages import page_fetch
 from stratus.store.schema import trusted_keys
@@ -55,6 +56,18 @@ def trusted_key_list(
         rows_max=rows_max,
         make=lambda row: TrustedKey(**row._mapping),
     )
+
+
+_PEMS: Final = (
+    select(trusted_keys.c.fingerprint, trusted_keys.c.pem)
+    .order_by(trusted_keys.c.fingerprint)
+    .limit(PAGE_ROWS_MAX)
+)
+
+
+def trusted_pems(connection: Connection) -> dict[str, str]:
+    """Return every known key in PEM, by fingerprint; read at every start of an image."""
+    return {row.fingerprint: row.pem for row in connection.execute(_PEMS)}
 
 
 def trusted_key_remove(connection: Connection, fingerprint: str) -> bool:

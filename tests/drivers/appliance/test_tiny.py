@@ -44,7 +44,9 @@ class Workshop:
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+def workshop(
+    tmp_path_factory: pytest.TempPathFactory, tiny: ApplianceBuilt, appliance_cache: Path
+) -> Workshop:
     folder = tmp_path_factory.mktemp("appliance")
     key = folder / "key"
     subprocess.run(
@@ -52,9 +54,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
         check=True,
         timeout=TOOL_SECONDS_MAX,
     )
-    cache = folder / "cache"
-    built = tiny_build(folder / "tiny.raw", cache=cache, progress=print)
-    return Workshop(built=built, cache=cache, key=key)
+    return Workshop(built=tiny, cache=appliance_cache, key=key)
 
 
 def seed_iso(path: Path, files: dict[str, str]) -> Path:

@@ -107,7 +107,9 @@ OPEN_REMEDIES: Final[tuple[tuple[str, str], ...]] = (
         "Let this account trust the host's ssh key: ssh to it once by hand.",
     ),
 )
-OPEN_REMEDY: Final = "Check that the machine is up, and that 'virsh -c {uri} version' works here."
+OPEN_REMEDY: Final = (
+    "Check that the machine is up and that libvirtd runs there: 'virsh -c {uri} version' must work."
+)
 REFUSED_REMEDY: Final = (
     "Read what the hypervisor said; the host's libvirt log has more (journalctl -u libvirtd)."
 )

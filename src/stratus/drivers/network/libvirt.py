@@ -20,6 +20,7 @@ from stratus.drivers.network.contract import NetworkDriver, NetworkDriverFacts, 
 from stratus.drivers.network.libvirt_xml import (
     NetworkRead,
     binding_render,
+    card_names,
     guard_name,
     guard_parameters,
     guard_render,
@@ -193,7 +194,7 @@ class LibvirtNetworkDriver:
             network = _network_find(call, network_id)
             if network is None:
                 return
-            for address in _network_read(call, network).addresses_of(mac.lower()):
+            for address in _network_read(call, network).addresses_of(card_names(mac)):
                 _update(call, network, DELETE, RECORDS, record_render(address, ()))
 
         self._change(network_id, body)
@@ -338,16 +339,17 @@ def _records_ensure(
     names = record_names(spec)
     wanted = [spec.ipv4, spec.ipv6 if read.ipv6_cidr else ""]
     wanted = [address for address in wanted if address]
-    for address in read.addresses_of(spec.mac.lower()):
-        if address not in wanted:
-            _update(call, network, DELETE, RECORDS, record_render(address, ()))
+    stale = {address for address in read.addresses_of(names) if address not in wanted}
     for address in wanted:
         present = read.records.get(address)
-        if present == names:
-            continue
-        if present is not None:
-            _update(call, network, DELETE, RECORDS, record_render(address, ()))
-        _update(call, network, ADD, RECORDS, record_render(address, names))
+        if present is not None and present != names:
+            # A card that lost one of its addresses to another is gone as a whole.
+            stale.update({address}, read.addresses_of(present))
+    for address in stale & read.records.keys():
+        _update(call, network, DELETE, RECORDS, record_render(address, ()))
+    for address in wanted:
+        if address in stale or read.records.get(address) != names:
+            _update(call, network, ADD, RECORDS, record_render(address, names))
 
 
 def _update(call: Call, network: libvirt.virNetwork, command: int, section: int, xml: str) -> None:

@@ -50,9 +50,12 @@ class NetworkRead(msgspec.Struct, frozen=True, kw_only=True):
             PortFound(network_id=self.network_id, mac=mac, ipv4=ipv4) for mac, ipv4 in found.items()
         ]
 
-    def addresses_of(self, mac: str) -> list[str]:
-        """Return the addresses that are recorded for this card."""
-        return [address for address, names in self.records.items() if _card_of(names) == mac]
+    def addresses_of(self, names: tuple[str, ...]) -> list[str]:
+        """Return the addresses that are recorded for the card with these names."""
+        card = _card_of(names)
+        return [
+            address for address, held in self.records.items() if card and _card_of(held) == card
+        ]
 
 
 def network_uuid(network_id: NetworkId) -> uuid.UUID:
@@ -135,7 +138,12 @@ def binding_render(ipv4: str, mac: str) -> str:
 
 def record_names(port: PortSpec) -> tuple[str, ...]:
     """Return the names of a port; the last one says which card it is."""
-    return (port.host_name or port.instance_id, CARD_LABEL + port.mac.lower().replace(":", ""))
+    return (port.host_name or port.instance_id, *card_names(port.mac))
+
+
+def card_names(mac: str) -> tuple[str, ...]:
+    """Return the name that says which card it is."""
+    return (CARD_LABEL + mac.lower().replace(":", ""),)
 
 
 def record_render(address: str, names: tuple[str, ...]) -> str:
@@ -183,7 +191,8 @@ def network_parse(xml: str) -> NetworkRead | None:
 
 # As few rules as can be: each is a command of its own whenever a guest starts. The number in the
 # name changes with the rules, so that running guests keep theirs.
-GUARD: Final = "stratus-guard-1"
+GUARD_PREFIX: Final = "stratus-guard-"
+GUARD: Final = GUARD_PREFIX + "1"
 
 _GUARD_CARD: Final = """
   <rule action='drop' direction='out' priority='-900'>

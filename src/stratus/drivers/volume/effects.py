@@ -44,7 +44,8 @@ class Effects:
 
         A file smaller than `size_bytes` grows to it, sparsely.
         """
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        # Read-only where that will do: its owner may have made the file so, and not be root.
+        handle = os.open(path, (os.O_RDWR if size_bytes else os.O_RDONLY) | os.O_CLOEXEC)
         try:
             if os.fstat(handle).st_size < size_bytes:
                 os.ftruncate(handle, size_bytes)

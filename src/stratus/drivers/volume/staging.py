@@ -8,7 +8,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from stratus.drivers.volume.effects import write_all
+from stratus.drivers.volume.effects import PRIVATE_MODE, write_all
 from stratus.drivers.volume.rules import image_oversized, staged_gap
 from stratus.model.image import Digests
 from stratus.model.units import MIB
@@ -48,7 +48,9 @@ def bytes_append(
     present = bytes_staged(path)
     if offset > present:
         raise staged_gap(present, offset)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if present:
+        path.chmod(PRIVATE_MODE)  # an attempt to publish may have made it read-only
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE_MODE)
     try:
         os.ftruncate(handle, offset)
         os.lseek(handle, offset, os.SEEK_SET)

@@ -1,0 +1,6 @@
+"""Settings of Hypothesis: many small properties, on machines that are busy with other things."""
+
+from hypothesis import settings
+
+settings.register_profile("stratus", max_examples=60, deadline=None)
+settings.load_profile("stratus")
