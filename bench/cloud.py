@@ -63,9 +63,7 @@ def port_free() -> int:
 
 
 @contextmanager
-def cloud_lent(
-    under: Path, store: str, *, hosts: int, host_uri: str = ""
-) -> Iterator[BenchCloud]:
+def cloud_lent(under: Path, store: str, *, hosts: int, host_uri: str = "") -> Iterator[BenchCloud]:
     """Lend a cloud with so many fake hosts, all seen; without ceilings in its project."""
     home = Home(under / "home")
     home.ensure()

@@ -9,7 +9,7 @@ from typing import Self
 
 import msgspec
 
-Act = Callable[[socket.socket], bool]  # True keeps the connection for the next request
+Act = Callable[[socket.socket, "Asked"], bool]  # True keeps the connection for the next request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class ScriptedServer:
             return False
         self.asked.append(asked)
         act = self.script.pop(0)
-        return act(peer)
+        return act(peer, asked)
 
 
 def _read(peer: socket.socket) -> Asked | None:
@@ -97,14 +97,14 @@ def answer(status: int, body: object = None, *, close: bool = False, **headers: 
 def raw(data: bytes, *, keep: bool = False) -> Act:
     """Answer with these bytes."""
 
-    def act(peer: socket.socket) -> bool:
+    def act(peer: socket.socket, asked: Asked) -> bool:  # noqa: ARG001
         peer.sendall(data)
         return keep
 
     return act
 
 
-def cut(peer: socket.socket) -> bool:  # noqa: ARG001  # the signature of an act
+def cut(peer: socket.socket, asked: Asked) -> bool:  # noqa: ARG001  # the signature of an act
     """Hang up without a word."""
     return False
 
@@ -112,7 +112,7 @@ def cut(peer: socket.socket) -> bool:  # noqa: ARG001  # the signature of an act
 def slow(released: threading.Event) -> Act:
     """Say nothing until the test ends."""
 
-    def act(peer: socket.socket) -> bool:  # noqa: ARG001
+    def act(peer: socket.socket, asked: Asked) -> bool:  # noqa: ARG001
         released.wait(30)
         return False
 
@@ -130,3 +130,20 @@ def problem(code: str, detail: str, remedy: str, status: int) -> dict[str, objec
         "remedy": remedy,
         "request_id": "req-test",
     }
+
+
+def relay(endpoint: str, *, heard: bool) -> Act:
+    """Hand the bytes of this request to a real server; `heard` False cuts its answer off."""
+    host, port = endpoint.removeprefix("http://").split(":")
+
+    def act(peer: socket.socket, asked: Asked) -> bool:
+        with socket.create_connection((host, int(port))) as behind:
+            head = "".join(f"{name}: {value}\r\n" for name, value in asked.headers.items())
+            first = f"{asked.method} {asked.target} HTTP/1.1\r\n"
+            behind.sendall(f"{first}Connection: close\r\n{head}\r\n".encode() + asked.body)
+            while data := behind.recv(65536):
+                if heard:
+                    peer.sendall(data)
+        return False
+
+    return act

@@ -17,6 +17,7 @@ from stratus.model.tenancy import Quota
 from stratus.wire.v1 import InstanceView
 from tests.api.cloud import Cloud, cloud_open
 from tests.cli.conftest import Said, Stratus
+from tests.cli.scripted import ScriptedServer, relay
 
 GOLDEN = Path(__file__).parent / "golden"
 WAIT_SECONDS = 20.0
@@ -49,12 +50,16 @@ def admin(cloud: Cloud, stratus: Stratus, home: Path) -> Stratus:
     return stratus
 
 
-def admin_file_write(cloud: Cloud, home: Path) -> None:
+def admin_file_write(cloud: Cloud, home: Path, *, endpoint: str = "") -> None:
     """Leave the admin file as a site's set-up does."""
     path = home / "site" / "admin.json"
     path.parent.mkdir(exist_ok=True)
     path.touch(0o600)
-    facts = {"endpoint": cloud.url, "token": cloud.secrets.token, "project": cloud.project_id}
+    facts = {
+        "endpoint": endpoint or cloud.url,
+        "token": cloud.secrets.token,
+        "project": cloud.project_id,
+    }
     path.write_text(json.dumps(facts))
 
 
@@ -178,6 +183,20 @@ def test_a_parked_instance_ends_the_wait_with_its_problem(admin: Stratus, cloud:
     assert "doomed is not running: The guest did not start: no bootable device." in said.err
     assert "  try: Check the image." in said.err
     assert "failed" in said.out
+
+
+def test_an_answer_that_got_lost_makes_nothing_twice(
+    admin: Stratus, cloud: Cloud, home: Path
+) -> None:
+    script = [relay(cloud.url, heard=False), *[relay(cloud.url, heard=True)] * 5]
+    with ScriptedServer(script) as server:
+        admin_file_write(cloud, home, endpoint=server.endpoint)
+        said = admin("run", "tiny", "--name", "once", "--no-wait", "-q")
+    assert said.code == 0, said.err
+    with cloud.client() as client:
+        found = client.get("/v1/instances?name=once").json()["items"]
+    assert [item["id"] for item in found] == said.out.split()
+    assert [asked.method for asked in server.asked] == ["POST", "POST"]
 
 
 def test_show_tells_all_there_is(admin: Stratus, cloud: Cloud) -> None:

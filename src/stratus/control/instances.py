@@ -29,6 +29,7 @@ from stratus.decide.placement import (
 )
 from stratus.decide.quota import quota_decide
 from stratus.decide.trust import Forbidden
+from stratus.model.host import HostFacts
 from stratus.model.ids import (
     HostId,
     InstanceId,
@@ -48,7 +49,7 @@ from stratus.model.instance import (
     Phase,
     phase_of,
 )
-from stratus.model.network import NetworkFacts, card_mac
+from stratus.model.network import NetworkSpec, card_mac
 from stratus.model.page import Page
 from stratus.model.problem import Problem, Refused, refuse
 from stratus.model.tenancy import Actor, Usage
@@ -83,10 +84,10 @@ from stratus.store.leases import (
     network_lock,
 )
 from stratus.store.leasing import rows_wake
-from stratus.store.networks import network_by_ref
+from stratus.store.networks import network_spec_by_ref
 from stratus.store.operations import OperationRow, operation_create
 from stratus.store.pages import cursor_key, page_make
-from stratus.store.placing import hosts_facts
+from stratus.store.placing import hosts_facts, hosts_reaching
 from stratus.store.projects import (
     ProjectRow,
     project_by_id,
@@ -101,7 +102,9 @@ from stratus.store.volumes import volumes_create, volumes_unwant
 from stratus.store.work import INSTANCE, work_wake
 
 SEED_BYTES: Final = 1 * MIB  # what a medium is counted as; it is made as large as it needs
-ADDRESS_WINDOW: Final = 64  # addresses looked at before the whole network is read
+# How many addresses more than needed are looked at, before the whole network is read.
+ADDRESSES_BEYOND: Final = (0, 64, 1024)
+HOSTS_TRIED_FIRST: Final = 8  # before all hosts are asked whether a request can ever fit
 MAC_TRIES_MAX: Final = 8
 HOSTS_EXPLAINED_MAX: Final = 20
 
@@ -125,7 +128,7 @@ class _Order(msgspec.Struct, frozen=True, kw_only=True):
     type: InstanceType
     image: ImageFacts
     pool_id: PoolId
-    network: NetworkFacts
+    network: NetworkSpec
     swap_mib: int
     root_bytes: int
 
@@ -165,11 +168,10 @@ def instances_create(
     A request that fits nowhere now is accepted and waits; one that can never fit is refused.
     """
     request_check(wish)
-    table = HostTable(world.store.read(hosts_facts)[0])
 
     def create(connection: Connection) -> tuple[OperationId, Sequence[InstanceFacts]]:
         order = _order(connection, actor, wish, now_ms=world.now_ms())
-        _never_fits_check(table, order)
+        _never_fits_check(connection, order)
         # Held until the end: nobody else adds to the project's use meanwhile.
         project = project_lock(connection, order.project.id)
         assert project is not None
@@ -217,12 +219,21 @@ def instances_explain(
     return world.store.read(explain)
 
 
-def _never_fits_check(table: HostTable, order: _Order) -> None:
-    if not table.hosts:
-        return  # a site without hosts may get one: the request waits
-    answer = placement_decide(HostTable(table.hosts), [order.placement])[0]
-    if isinstance(answer, Unplaced) and answer.never:
-        raise Refused(answer.problem)
+def _never_fits_check(connection: Connection, order: _Order) -> None:
+    # Fleets are alike: a few hosts nearly always show that some host could hold it.
+    some = hosts_reaching(connection, order.pool_id, rows_max=HOSTS_TRIED_FIRST)
+    if some and _never_refusal(some, order) is None:
+        return
+    found, _ = hosts_facts(connection)
+    refusal = _never_refusal(found, order)
+    # A site without hosts may get one: the request waits.
+    if found and refusal is not None:
+        raise Refused(refusal)
+
+
+def _never_refusal(hosts: Sequence[HostFacts], order: _Order) -> Problem | None:
+    answer = placement_decide(HostTable(hosts), [order.placement])[0]
+    return answer.problem if isinstance(answer, Unplaced) and answer.never else None
 
 
 def _order(connection: Connection, actor: Actor, wish: InstanceCreate, *, now_ms: int) -> _Order:
@@ -240,7 +251,7 @@ def _order(connection: Connection, actor: Actor, wish: InstanceCreate, *, now_ms
     if image is None:
         raise Refused(unknown("image", wish.image))
     pool_id = image_startable(connection, image, now_ms=now_ms)
-    network = network_by_ref(connection, wish.network)
+    network = network_spec_by_ref(connection, wish.network)
     if network is None:
         raise refuse(
             "invalid_field",
@@ -366,7 +377,7 @@ def _names(wish: InstanceCreate, ids: Sequence[InstanceId]) -> list[str]:
 def _nics(
     world: World, connection: Connection, order: _Order, ids: Sequence[InstanceId]
 ) -> list[Nic]:
-    spec = order.network.spec
+    spec = order.network
     count = len(ids)
     ipv4s = _ipv4s(connection, order.network, count) if spec.ipv4_cidr else [""] * count
     # Where there is an IPv4 address the card belongs to it; otherwise it is drawn.
@@ -382,26 +393,35 @@ def _nics(
     ]
 
 
-def _ipv4s(connection: Connection, network: NetworkFacts, count: int) -> list[str]:
+def _ipv4s(connection: Connection, network: NetworkSpec, count: int) -> list[str]:
     """Take the next free addresses; the cursor's row lock keeps others off them."""
-    cidr, network_id = network.spec.ipv4_cidr, network.spec.id
+    cidr, network_id = network.ipv4_cidr, network.id
     cursor = network_lock(connection, network_id)
-    window = ipv4_pick(cidr, cursor=cursor, taken=(), count=2 * count + ADDRESS_WINDOW)
-    free = ipv4_free(connection, network_id, [ipv4_text(number) for number in window])
-    picked = [number for number in window if ipv4_text(number) in free][:count]
-    if len(picked) < count:
+    texts: dict[str, int] = {}
+    picked: list[int] = []
+    # The cursor walks round the range, so that the next ones are nearly always free.
+    for beyond in ADDRESSES_BEYOND:
+        window = ipv4_pick(cidr, cursor=cursor, taken=(), count=count + beyond)
+        texts = {ipv4_text(number): number for number in window}
+        free = ipv4_free(connection, network_id, list(texts))
+        picked = [number for text, number in texts.items() if text in free][:count]
+        if len(picked) == count:
+            break
+    else:
         taken = ipv4_taken(connection, network_id)
         picked = ipv4_pick(cidr, cursor=cursor, taken=taken, count=count)
+        texts = {ipv4_text(number): number for number in picked}
     if len(picked) < count:
         raise refuse(
             "addresses_exhausted",
-            f"Network {network.spec.name} has {len(picked)} free addresses, not {count}.",
+            f"Network {network.name} has {len(picked)} free addresses, not {count}.",
             remedy="Delete instances you no longer need, or choose another network.",
         )
     first, last = ipv4_range(cidr)
     following = picked[-1] + 1
     network_cursor_set(connection, network_id, following if following <= last else first)
-    return [ipv4_text(number) for number in picked]
+    words = {number: text for text, number in texts.items()}
+    return [words[number] for number in picked]
 
 
 def _macs(world: World, connection: Connection, count: int) -> list[str]:
@@ -459,7 +479,7 @@ def _instance_row(
 def _volume_rows(
     world: World, order: _Order, instance_id: InstanceId, name: str, nic: Nic, *, now_ms: int
 ) -> list[dict[str, Any]]:
-    seed = instance_seed(order.wish.context, order.network.spec, instance_id, name, nic)
+    seed = instance_seed(order.wish.context, order.network, instance_id, name, nic)
     wanted: list[tuple[VolumeKind, VolumeSource, int]] = [
         (VolumeKind.ROOT, FromImage(order.image.id), order.root_bytes)
     ]

@@ -100,8 +100,12 @@ def placement_decide(table: HostTable, requests: Sequence[Request]) -> list[Plac
         score = scores.get(request)
         if score is None:
             score = scores[request] = _scores(table, request)
-        row = int(score.argmax()) if len(score) else -1
-        if row < 0 or score[row] == NOWHERE:
+        row = _best(score)
+        if row < 0 and request.avoid is not None:
+            # The others are full by now: the host to be avoided gets another chance.
+            score = scores[request] = _scores(table, request)
+            row = _best(score)
+        if row < 0:
             answers.append(_unplaced(table, request))
             continue
         table.take(row, request)
@@ -109,6 +113,12 @@ def placement_decide(table: HostTable, requests: Sequence[Request]) -> list[Plac
         for other, column in scores.items():
             column[row] = _score_of(table, other, row)
     return answers
+
+
+def _best(score: NDArray[np.float64]) -> int:
+    """Return the row with the best score; -1 where nothing fits."""
+    row = int(score.argmax()) if len(score) else -1
+    return row if row >= 0 and score[row] != NOWHERE else -1
 
 
 def _allowed(table: HostTable, request: Request) -> NDArray[np.bool_]:

@@ -91,8 +91,11 @@ class Cloud:
 
     def _control_start(self) -> None:
         from stratus.control.reconcile import InstanceReconciler
+        from stratus.site.housekeeping import Housekeeper
 
         self._loop("control", "work", InstanceReconciler(self.world))
+        outside = self._outside()
+        self._loop("housekeeping", "never", Housekeeper(self.world, lambda: outside.upload_store))
 
     def _hosts_start(self) -> None:
         from stratus.hosts.guests import GuestEffects

@@ -14,6 +14,9 @@ from stratus.store.engine import Store
 POLL_SECONDS_MAX: Final = 1.0  # how long a lost hint can delay anything
 TROUBLE_SECONDS: Final = 2.0  # before a turn that failed is tried again
 STOP_SECONDS_MAX: Final = 20.0
+# A turn costs much the same for one thing as for many: after a small one more may gather.
+GATHER_SECONDS: Final = 0.01
+TURN_LARGE: Final = 256  # things done in one turn, after which the next follows at once
 
 _log = structlog.get_logger("loops")
 
@@ -77,8 +80,10 @@ class RoleLoop:
         while not self._stopping.is_set():
             seen = self._store.hints.seen(self._topic)
             try:
-                if self._turning.turn():
+                if done := self._turning.turn():
                     self.turned = time.monotonic()
+                    if done < TURN_LARGE:
+                        self._stopping.wait(GATHER_SECONDS)
                     continue
                 wait_seconds = self._turning.next_ms() / 1000 - time.time()
             except Refused as error:

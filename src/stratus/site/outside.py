@@ -80,9 +80,9 @@ class Outside:
         self._pools: dict[PoolId, VolumeDriver] = {}
         self._networks: dict[NetworkId, NetworkSpec] = {}
         self._consoles: dict[HostId, Hypervisor] = {}
-        self._uploads = UploadStore(home.state / "uploads")
+        self.upload_store = UploadStore(home.state / "uploads")
         self._downloads = Downloader(home.state / "downloads")
-        self.uploads = Uploads(self._uploads)
+        self.uploads = Uploads(self.upload_store)
 
     def close(self) -> None:
         """Let go of everything."""
@@ -195,10 +195,10 @@ class Outside:
     ) -> ImageFound:
         """Bring the bytes into the pool, verify what was stored, and publish it."""
         if spec.source.startswith(UPLOAD):
-            with self._uploads.open(spec.id) as stream:
+            with self.upload_store.open(spec.id) as stream:
                 offset = pool.image_bytes_staged(spec.id)
                 stream.seek(offset)
-                bytes_max = spec.size_bytes or self._uploads.size(spec.id)
+                bytes_max = spec.size_bytes or self.upload_store.size(spec.id)
                 progress(pool.image_stage(spec.id, stream, offset=offset, bytes_max=bytes_max))
         else:
             self._downloads.fetch(pool, spec, progress=progress)
@@ -206,7 +206,7 @@ class Outside:
             spec.id, format=spec.format, size_bytes=spec.size_bytes, sha256=spec.sha256
         )
         if spec.source.startswith(UPLOAD):
-            self._uploads.remove(spec.id)
+            self.upload_store.remove(spec.id)
         return found
 
     # -- consoles ---------------------------------------------------------------------------

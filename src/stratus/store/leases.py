@@ -2,7 +2,7 @@
 
 import ipaddress
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, select, update
 
@@ -11,17 +11,24 @@ from stratus.store.schema import leases, networks
 from stratus.store.upsert import rows_insert
 
 
+_CURSOR: Final = (
+    select(networks.c.cursor).where(networks.c.id == bindparam("network_id")).with_for_update()
+)
+_CURSOR_SET: Final = (
+    update(networks)
+    .where(networks.c.id == bindparam("b_network_id"))
+    .values(cursor=bindparam("b_cursor"))
+)
+
+
 def network_lock(connection: Connection, network_id: NetworkId) -> int:
     """Hold the network's address cursor until the transaction ends; return the cursor."""
-    found = connection.execute(
-        select(networks.c.cursor).where(networks.c.id == network_id).with_for_update()
-    ).scalar_one()
-    return int(found)
+    return int(connection.execute(_CURSOR, {"network_id": network_id}).scalar_one())
 
 
 def network_cursor_set(connection: Connection, network_id: NetworkId, cursor: int) -> None:
     """Remember where the next search for an address begins."""
-    connection.execute(update(networks).where(networks.c.id == network_id).values(cursor=cursor))
+    connection.execute(_CURSOR_SET, {"b_network_id": network_id, "b_cursor": cursor})
 
 
 def ipv4_taken(connection: Connection, network_id: NetworkId) -> set[int]:
@@ -34,15 +41,17 @@ def ipv4_taken(connection: Connection, network_id: NetworkId) -> set[int]:
     return {int(ipaddress.IPv4Address(text)) for text in rows.scalars()}
 
 
+_LEASED: Final = select(leases.c.ipv4).where(
+    leases.c.network_id == bindparam("network_id"),
+    leases.c.released_ms == 0,
+    leases.c.ipv4 != "",  # what the index of live addresses is made of
+    leases.c.ipv4.in_(bindparam("texts", expanding=True)),
+)
+
+
 def ipv4_free(connection: Connection, network_id: NetworkId, texts: Sequence[str]) -> set[str]:
     """Return which of these addresses nobody has."""
-    rows = connection.execute(
-        select(leases.c.ipv4).where(
-            leases.c.network_id == network_id,
-            leases.c.released_ms == 0,
-            leases.c.ipv4.in_(texts),
-        )
-    )
+    rows = connection.execute(_LEASED, {"network_id": network_id, "texts": list(texts)})
     return set(texts) - set(rows.scalars())
 
 

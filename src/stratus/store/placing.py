@@ -1,13 +1,14 @@
 """What does the placer see, and how are its decisions kept from colliding?"""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
 from stratus.model.host import HostCapacity, HostDesired, HostFacts
-from stratus.model.ids import HostId
+from stratus.model.ids import HostId, PoolId
 from stratus.store.json import json_value, problem_value
+from stratus.store.rows import AnyRow
 from stratus.store.schema import host_pools, hosts, instances
 
 _HOSTS: Final = select(hosts).where(hosts.c.gone_ms == 0).order_by(hosts.c.id)
@@ -23,6 +24,18 @@ _USED: Final = (
 )
 _POOLS: Final = select(host_pools.c.host_id, host_pools.c.pool_id).order_by(host_pools.c.pool_id)
 
+_REACHING: Final = (
+    select(hosts)
+    .join(host_pools, host_pools.c.host_id == hosts.c.id)
+    .where(
+        hosts.c.gone_ms == 0,
+        hosts.c.capacity != "",
+        host_pools.c.pool_id == bindparam("pool_id"),
+    )
+    .order_by(hosts.c.id)
+    .limit(bindparam("rows_max"))
+)
+
 
 def hosts_facts(connection: Connection) -> tuple[list[HostFacts], dict[HostId, int]]:
     """Return every live host with its present use, and how often each was placed on so far."""
@@ -33,32 +46,39 @@ def hosts_facts(connection: Connection) -> tuple[list[HostFacts], dict[HostId, i
     found: list[HostFacts] = []
     placements: dict[HostId, int] = {}
     for row in connection.execute(_HOSTS):
-        use = used.get(row.id)
         placements[row.id] = row.placements
-        found.append(
-            HostFacts(
-                id=row.id,
-                name=row.name,
-                uri=row.uri,
-                desired=HostDesired(row.desired),
-                cpu_ratio=row.cpu_ratio,
-                memory_ratio=row.memory_ratio,
-                memory_reserved_mib=row.memory_reserved_mib,
-                created_ms=row.created_ms,
-                version=row.version,
-                capacity=json_value(HostCapacity, row.capacity) if row.capacity else None,
-                seen_ms=row.seen_ms,
-                unreachable_ms=row.unreachable_ms,
-                failure=problem_value(row.failure),
-                pools=tuple(reached.get(row.id, ())),  # type: ignore[arg-type]  # ids as stored
-                instances=use.instances if use is not None else 0,
-                vcpus_used=int(use.vcpus) if use is not None else 0,
-                memory_used_mib=int(use.memory_mib) if use is not None else 0,
-                lease_owner=row.lease_owner,
-                lease_until_ms=row.lease_until_ms,
-            )
-        )
+        found.append(_facts(row, reached.get(row.id, ()), used.get(row.id)))
     return found, placements
+
+
+def hosts_reaching(connection: Connection, pool_id: PoolId, *, rows_max: int) -> list[HostFacts]:
+    """Return some live hosts that reach this pool and have shown what they are, as if empty."""
+    rows = connection.execute(_REACHING, {"pool_id": pool_id, "rows_max": rows_max})
+    return [_facts(row, (pool_id,), None) for row in rows]
+
+
+def _facts(row: AnyRow, pool_ids: Sequence[str], use: AnyRow | None) -> HostFacts:
+    return HostFacts(
+        id=row.id,
+        name=row.name,
+        uri=row.uri,
+        desired=HostDesired(row.desired),
+        cpu_ratio=row.cpu_ratio,
+        memory_ratio=row.memory_ratio,
+        memory_reserved_mib=row.memory_reserved_mib,
+        created_ms=row.created_ms,
+        version=row.version,
+        capacity=json_value(HostCapacity, row.capacity) if row.capacity else None,
+        seen_ms=row.seen_ms,
+        unreachable_ms=row.unreachable_ms,
+        failure=problem_value(row.failure),
+        pools=tuple(pool_ids),  # type: ignore[arg-type]  # ids as stored
+        instances=use.instances if use is not None else 0,
+        vcpus_used=int(use.vcpus) if use is not None else 0,
+        memory_used_mib=int(use.memory_mib) if use is not None else 0,
+        lease_owner=row.lease_owner,
+        lease_until_ms=row.lease_until_ms,
+    )
 
 
 _LOCK: Final = (

@@ -5,13 +5,14 @@ row done, and it is looked at once more.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, bindparam, case, delete, func, select, update
+from sqlalchemy import Connection, Executable, bindparam, case, delete, func, select, update
 
 from stratus.store.schema import work
-from stratus.store.upsert import upsert
+from stratus.store.upsert import upsert_in
 
 INSTANCE: Final = "instance"
 IMAGE: Final = "image"
@@ -32,16 +33,18 @@ def work_wake(connection: Connection, kind: str, subjects: Iterable[str], *, wak
     ]
     if not rows:
         return
-    insert = upsert(connection, work)
+    connection.execute(_wake(connection.dialect.name), rows)
+
+
+@cache
+def _wake(dialect: str) -> Executable:
+    insert = upsert_in(dialect, work)
     earlier = case(
         (work.c.wake_ms < insert.excluded.wake_ms, work.c.wake_ms), else_=insert.excluded.wake_ms
     )
-    connection.execute(
-        insert.on_conflict_do_update(
-            index_elements=["kind", "subject"],
-            set_={"wake_ms": earlier, "poked": work.c.poked + 1},
-        ),
-        rows,
+    return insert.on_conflict_do_update(
+        index_elements=["kind", "subject"],
+        set_={"wake_ms": earlier, "poked": work.c.poked + 1},
     )
 
 
@@ -59,7 +62,8 @@ _DUE = (
 _LEASE = (
     update(work)
     .where(
-        work.c.kind == bindparam("b_kind"), work.c.subject.in_(bindparam("subjects", expanding=True))
+        work.c.kind == bindparam("b_kind"),
+        work.c.subject.in_(bindparam("subjects", expanding=True)),
     )
     .values(lease_token=bindparam("token"), lease_until_ms=bindparam("until_ms"))
 )
@@ -166,17 +170,16 @@ def _keys(kind: str, row: WorkRow, token: int) -> dict[str, object]:
     }
 
 
+_NEXT = select(
+    func.min(
+        case((work.c.lease_until_ms > work.c.wake_ms, work.c.lease_until_ms), else_=work.c.wake_ms)
+    )
+).where(work.c.kind == bindparam("kind"))
+
+
 def work_next_ms(connection: Connection, kind: str) -> int | None:
     """Return when the next row is due; None when there is none."""
-    due = select(
-        func.min(
-            case(
-                (work.c.lease_until_ms > work.c.wake_ms, work.c.lease_until_ms),
-                else_=work.c.wake_ms,
-            )
-        )
-    ).where(work.c.kind == kind)
-    return connection.execute(due).scalar()
+    return connection.execute(_NEXT, {"kind": kind}).scalar()
 
 
 def work_depth(connection: Connection, kind: str) -> int:
