@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from sqlalchemy import Connection
 
 from stratus.cli.client import Client
 from stratus.control.hosts import HostWish, host_add
@@ -27,6 +28,7 @@ from stratus.site.setup import ORIGIN, SETUP, admin_read, site_ensure
 from stratus.store.engine import store_open
 from stratus.wire.v1 import ImageCreate, ImageView, ProjectChange, QuotaBody
 
+SERVE: Final = (sys.executable, "-m", "stratus.site.main", "serve")
 NETWORK: Final = "10.128.0.0/15"
 READY_SECONDS_MAX: Final = 120.0
 POLL_SECONDS: Final = 0.05
@@ -63,16 +65,27 @@ def port_free() -> int:
 
 
 @contextmanager
-def cloud_lent(under: Path, store: str, *, hosts: int, host_uri: str = "") -> Iterator[BenchCloud]:
-    """Lend a cloud with so many fake hosts, all seen; without ceilings in its project."""
+def cloud_lent(
+    under: Path,
+    store: str,
+    *,
+    hosts: int,
+    host_uri: str = "",
+    roles: tuple[str, ...] = (),
+    prepare: Callable[[Connection], None] | None = None,
+) -> Iterator[BenchCloud]:
+    """Lend a cloud with so many fake hosts, all seen; without ceilings in its project.
+
+    `prepare` puts rows into its store before it is served.
+    """
     home = Home(under / "home")
     home.ensure()
     config = SiteConfig(name="bench", port=port_free(), store=store, host_uri=host_uri)
     config_write(home, config)
-    _site_make(home, config, hosts)
+    _site_make(home, config, hosts, prepare)
     with home.log.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "stratus.site.main", "serve", "--home", str(home.root)],
+            [*SERVE, "--home", str(home.root), *(f"--role={role}" for role in roles)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -94,11 +107,18 @@ def cloud_lent(under: Path, store: str, *, hosts: int, host_uri: str = "") -> It
             process.wait()
 
 
-def _site_make(home: Home, config: SiteConfig, hosts: int) -> None:
+def _site_make(
+    home: Home,
+    config: SiteConfig,
+    hosts: int,
+    prepare: Callable[[Connection], None] | None = None,
+) -> None:
     """Make the site with its hosts, before anybody serves it."""
     store = store_open(home.store_url(config))
     try:
         site_ensure(home, config, store)
+        if prepare is not None:
+            store.write(prepare)
         if not hosts:
             return
         world = World(store=store, now_ms=now_ms, chance=secrets.randbits)

@@ -18,8 +18,8 @@ from bench.cloud import BenchCloud, cloud_lent
 from bench.common import ENGINES, Figure, directory, finish, machine_read, say, store_lent
 from bench.load import link_open, request_bytes
 
-POLL_SECONDS: Final = 0.1
-PAGE_ROWS: Final = 200  # looked at in one poll: to look shall cost little beside what is looked at
+POLL_SECONDS: Final = 0.2
+PAGE_ROWS: Final = 100  # looked at in one poll: to look shall cost little beside what is looked at
 SECONDS_MAX: Final = 600.0
 RATE_MIN: Final = 300.0  # instances per second, on two cores
 

@@ -1,26 +1,20 @@
-"""How many small transactions does the store carry? Prints a table, and JSON as the last line.
+"""How many small transactions does the store carry?
 
-    python bench/store.py [--seconds 2] [--directory /var/tmp]
+    python -m bench.store [--seconds 2] [--directory /var/tmp]
 
 SQLite writes with synchronous=FULL, PostgreSQL with fsync on; both are durable on return.
 """
 
 import argparse
-import json
-import os
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from sqlalchemy import bindparam, insert, select
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from tests.fixtures_postgres import server_make
 
+from bench.common import Figure, finish, machine_read
 from stratus.store.engine import Store, store_open
 from stratus.store.schema import site
 
@@ -73,6 +67,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--directory", default="/var/tmp")  # noqa: S108  # on a disk, unlike /tmp
     asked = parser.parse_args()
+    machine = machine_read()
     results: dict[str, dict[str, int]] = {}
     results["memory"] = measure("memory", store_open("sqlite://"), asked.seconds)
     with tempfile.TemporaryDirectory(dir=asked.directory) as directory:
@@ -87,10 +82,12 @@ def main() -> None:
         store.close()
     finally:
         server.close()
-    for name, found in results.items():
-        for what, per_second in found.items():
-            print(f"{name:<11} {what:<16} {per_second:>8}")
-    print(json.dumps({"load": os.getloadavg()[0], "cores": os.cpu_count(), **results}))
+    figures = [
+        Figure(what=f"{name}: {what.replace('/s', '')} threads", value=per_second, unit="per s")
+        for name, found in results.items()
+        for what, per_second in found.items()
+    ]
+    finish("store", __doc__, machine, figures, [])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import libvirt
 import pytest
 
 from stratus.drivers.hypervisor import boot_sector
+from stratus.drivers.hypervisor.libvirt import LibvirtHypervisor
 from stratus.drivers.network.libvirt_traces import traces_remove
 from stratus.model.host import GuestDisk, GuestNic, GuestSpec
 from stratus.model.ids import InstanceId
@@ -23,6 +24,7 @@ from stratus.site.libvirtd import LibvirtdSite, ensure_libvirtd, ensure_libvirtd
 # Guests of the tests are told from all others by their memory of this process.
 NUMBERS = itertools.count(1)
 MEMORY_MIB = 48
+TEST_NETWORKS = ("stratus-lab-", "stratus-guard-trial-")
 LETTER_SECONDS = 0.2
 LETTER_SECONDS_MAX = 60
 
@@ -88,17 +90,23 @@ class Libvirtd:
         conn.close()
 
     def clean(self) -> None:
-        """Take away every guest that tests made here."""
+        """Take away what tests made here, also those that failed."""
+        hypervisor = LibvirtHypervisor(self.uri)
+        for guest in hypervisor.inventory():
+            if guest.instance_id in self.made:
+                hypervisor.ensure_absent(guest.instance_id, guest.generation)
+        hypervisor.close()
         conn = libvirt.open(self.uri)
         for domain in conn.listAllDomains():
-            if domain.name().rpartition(".")[0] in self.made or domain.name() in self.made:
-                with suppress(libvirt.libvirtError):
-                    domain.destroy()
-                with suppress(libvirt.libvirtError):
-                    domain.undefine()
+            if domain.name() in self.made:
+                domain.undefine()
+        for network in conn.listAllNetworks():
+            if network.name().startswith(TEST_NETWORKS):
+                if network.isActive():
+                    network.destroy()
+                network.undefine()
         conn.close()
-        if self.uri.startswith("qemu"):
-            traces_remove(self.uri)
+        traces_remove(self.uri)
 
 
 @pytest.fixture(scope="session")

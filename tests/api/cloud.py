@@ -131,10 +131,10 @@ class Cloud:
         )
 
 
-def world_make(path: Path) -> World:
-    """Return a world on a fresh store."""
+def world_make(url: str) -> World:
+    """Return a world on the store at this address."""
     return World(
-        store=store_open(f"sqlite:///{path}"),
+        store=store_open(url),
         now_ms=lambda: time.time_ns() // 1_000_000,
         chance=secrets.randbits,
     )
@@ -142,10 +142,10 @@ def world_make(path: Path) -> World:
 
 @contextmanager
 def cloud_open(
-    directory: Path, *, settings: ApiSettings | None = None, serve: bool = True
+    directory: Path, *, settings: ApiSettings | None = None, serve: bool = True, url: str = ""
 ) -> Iterator[Cloud]:
     """Set a site up and serve it, until the end of the block."""
-    world = world_make(directory / "store.db")
+    world = world_make(url or f"sqlite:///{directory / 'store.db'}")
     try:
         cloud = _set_up(world, settings or ApiSettings(address_rate=10_000, address_burst=10_000))
         if serve:
@@ -178,7 +178,7 @@ def _set_up(world: World, settings: ApiSettings) -> Cloud:
     image = image_ready(world, project_id, actor.user_id, pool_id=pool.id)
     endorse(world, actor, image, key)
     uploads, consoles = MemoryUploads(), Consoles()
-    parts = [ReadyPart(name="store", ready=True)]
+    parts = [ReadyPart(name="hosts", ready=True)]
 
     api = app_make(
         world,

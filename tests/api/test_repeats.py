@@ -1,13 +1,16 @@
 """Can a request be repeated safely, and a change be made only to what was seen?"""
 
+import hashlib
+import json
 import threading
 from typing import Any
 
 import httpx
 import pytest
 
+from stratus.model.units import MINUTE_MS
 from stratus.store.idempotency import Claim, claim_create
-from tests.api.asking import instance_make, problem_of
+from tests.api.asking import instance_make, problem_of, stranger_make
 from tests.api.cloud import Cloud
 
 WISH = {"project": "default", "image": "tiny", "type": "t1.micro"}
@@ -74,13 +77,11 @@ def test_a_refused_request_does_not_use_up_its_key(cloud: Cloud) -> None:
 
 def test_a_claim_without_an_answer_is_not_carried_out_again(cloud: Cloud) -> None:
     # As a crash between the change and its answer leaves it.
-    import hashlib
-    import json
-
     body = json.dumps({**WISH, "name": "crashed"}).encode()
     digest = hashlib.sha256(b"POST /v1/instances?\n" + body).hexdigest()
     user = cloud.client().get("/v1/me").json()["id"]
-    claim = Claim(user_id=user, key="crash", request_sha256=digest, now_ms=cloud.world.now_ms())
+    before = cloud.world.now_ms() - 2 * MINUTE_MS
+    claim = Claim(user_id=user, key="crash", request_sha256=digest, now_ms=before)
     cloud.world.store.write(lambda connection: claim_create(connection, claim))
     headers = {"Idempotency-Key": "crash", "Content-Type": "application/json"}
     answer = cloud.client().post("/v1/instances", content=body, headers=headers)
@@ -89,8 +90,6 @@ def test_a_claim_without_an_answer_is_not_carried_out_again(cloud: Cloud) -> Non
 
 
 def test_the_key_of_one_user_means_nothing_to_another(cloud: Cloud) -> None:
-    from tests.api.asking import stranger_make
-
     headers = {"Idempotency-Key": "shared"}
     assert cloud.client().post("/v1/instances", json=WISH, headers=headers).status_code == 202
     stranger = cloud.client(stranger_make(cloud.client(), "keyuser", "keyproject"))

@@ -24,10 +24,7 @@ def test_alive_ready_and_metrics_need_no_login(cloud: Cloud) -> None:
 
 def test_what_is_not_ready_is_named(directory: Path) -> None:
     with cloud_open(directory) as cloud:
-        cloud.parts[:] = [
-            ReadyPart(name="store", ready=True),
-            ReadyPart(name="hosts", ready=False, detail="No round for 90 s."),
-        ]
+        cloud.parts[:] = [ReadyPart(name="hosts", ready=False, detail="No round for 90 s.")]
         answer = cloud.client(None).get("/readyz")
         assert answer.status_code == 503
         assert answer.json() == {
@@ -37,6 +34,18 @@ def test_what_is_not_ready_is_named(directory: Path) -> None:
                 {"name": "hosts", "ready": False, "detail": "No round for 90 s."},
             ],
         }
+
+
+def test_a_store_that_does_not_answer_is_not_ready_and_a_503(directory: Path) -> None:
+    with cloud_open(directory) as cloud:
+        cloud.world.store.close()
+        answer = cloud.client(None).get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["parts"][0]["name"] == "store"
+        assert answer.json()["parts"][0]["ready"] is False
+        assert "/" not in answer.json()["parts"][0]["detail"]
+        assert cloud.client(None).get("/healthz").status_code == 200
+        problem_of(cloud.client().get("/v1/me"), 503, "store_unreachable")
 
 
 def test_metrics_count_by_template_not_by_address(cloud: Cloud) -> None:

@@ -511,7 +511,8 @@ def test_a_host_that_nobody_looks_at_is_waited_for_in_vain(elsewhere: Stratus) -
     assert "No host worker has looked at lonely yet" in said.err
 
 
-def test_pools_and_networks(admin: Stratus, tmp_path: Path) -> None:
+def test_pools_and_networks(elsewhere: Stratus, tmp_path: Path) -> None:
+    admin = elsewhere
     assert "main" in admin("pool", "ls").out
     assert "/srv/pool" in admin("pool", "show", "main").out
     assert admin("pool", "add", "second", str(tmp_path)).code == 0

@@ -160,7 +160,7 @@ def test_what_no_host_can_ever_hold_is_refused_at_once(cloud: Cloud) -> None:
     assert phase_of(waiting) is Phase.PENDING  # a site without hosts may get one
     cloud.host(cpus=2, memory_gib=4)
     cloud.settle()
-    with refused("never_fits", "1 hosts"):
+    with refused("never_fits", "1 host"):
         cloud.create(type="m1.xlarge")
 
 

@@ -42,7 +42,7 @@ def test_an_operation_runs_until_all_its_subjects_do(cloud: Cloud) -> None:
     cloud.settle()
     assert status(cloud, operation_id) == (OperationStatus.RUNNING, 2)
     cloud.host("node2")
-    cloud.settle()
+    cloud.after(6)
     assert status(cloud, operation_id) == (OperationStatus.DONE, 3)
     found = operation_show(cloud.world, cloud.admin, operation_id)
     assert (found.kind, found.subjects) == ("instance.create", tuple(facts.id for facts in made))
@@ -66,9 +66,7 @@ def test_a_later_wish_supersedes_an_earlier_one(cloud: Cloud) -> None:
 
 def test_a_rename_is_done_when_it_is_answered(cloud: Cloud) -> None:
     (made,) = cloud.create()
-    operation_id, _ = instance_rename(
-        cloud.world, cloud.admin, made.id, name="new", origin=ORIGIN
-    )
+    operation_id, _ = instance_rename(cloud.world, cloud.admin, made.id, name="new", origin=ORIGIN)
     assert status(cloud, operation_id)[0] is OperationStatus.DONE
 
 

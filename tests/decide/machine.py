@@ -16,6 +16,7 @@ from stratus.decide.hostplan import (
     Remove,
     Reset,
     Start,
+    absent_report,
     host_plan,
 )
 from stratus.decide.lifecycle import (
@@ -32,9 +33,10 @@ from stratus.decide.lifecycle import (
     Step,
     Wait,
     next_step,
+    observed_once_unwanted,
 )
 from stratus.decide.retry import retry_delay_ms
-from stratus.model.host import GuestFound, GuestKnown, GuestWish
+from stratus.model.host import GuestFound, GuestKnown, GuestReport, GuestWish
 from stratus.model.ids import HostId, InstanceId
 from stratus.model.instance import Desired, HaltCause, InstanceFacts, Observed
 from stratus.model.problem import Problem
@@ -166,7 +168,7 @@ class Machine:
             case AdoptStray(host_id=host_id, generation=generation):
                 self._set(host_id=host_id, generation=generation, observed=Observed.UNKNOWN)
             case LetGo(avoid=avoid):
-                self._set(release=True, desired_ms=now_ms)
+                self._unwanted(release=True, desired_ms=now_ms)
                 if avoid:
                     self.avoid = facts.host_id
                     self._set(rounds=facts.rounds + 1)
@@ -178,7 +180,7 @@ class Machine:
                     self._set(release=False, failures=0)
                     self.retry_ms = 0
             case Delete():
-                self._set(desired=Desired.ABSENT, desired_ms=now_ms, volumes_wanted=0)
+                self._unwanted(desired=Desired.ABSENT, desired_ms=now_ms, volumes_wanted=0)
             case StartAgain():
                 self._set(run=facts.run + 1, rounds=facts.rounds + 1, desired_ms=now_ms)
             case Forget():
@@ -213,10 +215,7 @@ class Machine:
             return 0
         plan = host_plan(host_id, [self.wish()], self.guests[host_id], now_ms=self.now_ms)
         for report in plan.reports:
-            if report.generation >= self.facts.generation:
-                self._observe(
-                    report.observed, report.generation, report.run, report.resets, report.halt_cause
-                )
+            self._observe(report)
         for action in plan.actions:
             self._act(host_id, action)
         return len(plan.actions)
@@ -229,16 +228,21 @@ class Machine:
             self.retry_ms = self.now_ms + retry_delay_ms(failures)
             return
         self.guests[host_id] = guests_after(self.guests[host_id], action)
+        if isinstance(action, Remove):
+            self._observe(absent_report(host_id, action.wish))
 
-    def _observe(
-        self, observed: Observed, generation: int, run: int, resets: int, cause: HaltCause
-    ) -> None:
+    def _observe(self, report: GuestReport) -> None:
+        facts = self.facts
+        wanted = facts.desired is not Desired.ABSENT and not facts.release
+        outdated = report.generation < facts.generation
+        if outdated or (report.observed is Observed.ABSENT and report.present != wanted):
+            return
         self._set(
-            observed=observed,
-            observed_generation=generation,
-            observed_run=run,
-            observed_resets=resets,
-            halt_cause=cause,
+            observed=report.observed,
+            observed_generation=report.generation,
+            observed_run=report.run,
+            observed_resets=report.resets,
+            halt_cause=report.halt_cause,
             failures=0,
             failure=None,
         )
@@ -281,11 +285,15 @@ class Machine:
     def stop(self, *, release: bool = False) -> None:
         """As control.instances does."""
         if self.facts.desired is not Desired.ABSENT:
-            self._fresh(desired=Desired.STOPPED, release=self.facts.release or release)
+            self._fresh(desired=Desired.STOPPED)
+            if release and not self.facts.release:
+                self._unwanted(release=True)
 
     def delete(self) -> None:
         """As control.instances does."""
-        self._fresh(desired=Desired.ABSENT)
+        if self.facts.desired is not Desired.ABSENT:
+            self._unwanted(desired=Desired.ABSENT)
+        self._fresh()
 
     def retry(self) -> None:
         """As control.instances does."""
@@ -324,6 +332,9 @@ class Machine:
         self._set(**FRESH, desired_ms=self.now_ms, **values)
         self.retry_ms = 0
         self.avoid = None
+
+    def _unwanted(self, **values: object) -> None:
+        self._set(observed=observed_once_unwanted(self.facts), **values)
 
     def _set(self, **values: object) -> None:
         self.facts = msgspec.structs.replace(self.facts, **values)

@@ -154,9 +154,7 @@ def test_strays_are_shown_exactly_once_and_tombstones_are_no_strays(host: Host) 
         guest
         for guest in inventory
         if guest.instance_id is None
-        or (
-            guest.instance_id not in listed and (guest.instance_id, guest.generation) not in doomed
-        )
+        or (guest.instance_id not in listed and (guest.instance_id, guest.generation) not in doomed)
     ]
     shown = plan_of(wishes, inventory, doomed).strays
     assert sorted(shown, key=repr) == sorted(expected, key=repr)
@@ -232,6 +230,16 @@ def test_doomed_placements_are_removed_and_no_other_of_the_instance(host: Host) 
     ]
 
 
+def known_absent(wish: GuestWish) -> GuestKnown:
+    return GuestKnown(
+        observed=Observed.ABSENT,
+        generation=wish.generation,
+        run=0,
+        resets=0,
+        halt_cause=HaltCause.NONE,
+    )
+
+
 @given(hosts())
 def test_a_host_that_did_as_it_was_told_needs_nothing_more(host: Host) -> None:
     wishes, inventory, doomed = host
@@ -243,6 +251,13 @@ def test_a_host_that_did_as_it_was_told_needs_nothing_more(host: Host) -> None:
         if not plan.actions:
             return
         inventory = effect_of(plan.actions, inventory)
+        gone = {action.wish.instance_id for action in plan.actions if isinstance(action, Remove)}
+        wishes = [
+            msgspec.structs.replace(wish, known=known_absent(wish))
+            if wish.instance_id in gone and not wish.present
+            else wish
+            for wish in wishes
+        ]
     raise AssertionError(f"never done: {plan.actions}")
 
 
@@ -287,6 +302,13 @@ def test_a_guest_is_started_once_its_disks_are_ready() -> None:
     assert action_of(wished(disks_ready=False)) is None
     assert action_of(wished()) == Start(wished())
     assert action_of(wished(), found()) is None
+
+
+def test_a_guest_that_is_off_is_started_only_in_a_later_run() -> None:
+    off = found(observed=Observed.HALTED, halt_cause=HaltCause.GUEST)
+    assert action_of(wished(), off) is None
+    assert action_of(wished(run=2), off) == Start(wished(run=2))
+    assert action_of(wished(run=2, running=False), off) is None
 
 
 def test_a_start_that_failed_is_not_repeated_before_its_time() -> None:

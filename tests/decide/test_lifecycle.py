@@ -89,15 +89,17 @@ def test_nothing_is_placed_that_has_a_host_or_is_not_wished_to_run(
 
 
 @given(any_instances())
-def test_a_silent_host_keeps_its_instance_unless_it_was_seen_to_have_no_guest(
+def test_a_silent_host_keeps_its_instance_unless_its_guest_is_known_to_be_gone(
     facts: InstanceFacts,
 ) -> None:
     silent = msgspec.structs.replace(facts, host_id=HOST, host_unreachable_ms=NOW_MS)
     step = step_of(silent)
     assert not isinstance(step, Place | Forget)
-    if isinstance(step, Release | AdoptStray):
-        assert silent.seen_here
-        assert silent.observed is Observed.ABSENT
+    seen_gone = silent.seen_here and silent.observed is Observed.ABSENT
+    if isinstance(step, Release):
+        assert seen_gone
+    if isinstance(step, AdoptStray):  # a later placement proves that this one was given up
+        assert seen_gone or silent.stray_generation > silent.generation
 
 
 @given(any_instances(), ANY_STEP)
@@ -244,12 +246,16 @@ def test_a_guest_newer_than_its_record_is_taken_at_its_word() -> None:
     assert not isinstance(step_of(placed(observed_generation=3)), Adopt)
 
 
-def test_a_guest_seen_elsewhere_is_followed_only_when_the_own_host_has_none() -> None:
+def test_a_guest_seen_elsewhere_is_followed_when_there_is_none_here_or_only_an_older_one() -> None:
     elsewhere = {"stray_host_id": OTHER, "stray_generation": 4}
     assert step_of(instance(**elsewhere)) == AdoptStray(OTHER, 4)
     assert step_of(seen(Observed.ABSENT, **elsewhere)) == AdoptStray(OTHER, 4)
-    for facts in (placed(**elsewhere), seen(Observed.HALTED, **elsewhere)):
+    assert step_of(seen(Observed.HALTED, **elsewhere)) == AdoptStray(OTHER, 4)
+    assert step_of(seen(Observed.RUNNING, **elsewhere, stray_alive=True)) == AdoptStray(OTHER, 4)
+    for facts in (placed(**elsewhere), seen(Observed.RUNNING, **elsewhere)):
         assert not isinstance(step_of(facts), AdoptStray)
+    older = seen(Observed.RUNNING, **elsewhere, stray_alive=True, generation=5)
+    assert not isinstance(step_of(older), AdoptStray)
 
 
 # -- walks ----------------------------------------------------------------------------------
@@ -303,7 +309,7 @@ def settles(machine: Machine) -> None:
     assert len(machine.running) == (phase is Phase.RUNNING)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(WALKS, st.sampled_from(OnHalt))
 def test_whatever_happened_the_wish_settles_once_everybody_cooperates(
     walk: list[str], on_halt: OnHalt
@@ -319,7 +325,7 @@ def test_whatever_happened_the_wish_settles_once_everybody_cooperates(
     assert phase_of(machine.facts) is not Phase.FAILED
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(WALKS, WALKS)
 def test_whatever_happened_a_deletion_leaves_nothing(walk: list[str], later: list[str]) -> None:
     machine = Machine()

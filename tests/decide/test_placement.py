@@ -195,9 +195,7 @@ def test_spread_alternates_between_equal_hosts_and_pack_fills_one_first() -> Non
     hosts = [host("n0", cpus=3), host("n1", cpus=3)]
     spread = [a.row for a in decide(hosts, *[asked()] * 4) if isinstance(a, Placed)]
     packed = [
-        a.row
-        for a in decide(hosts, *[asked(ranking=Ranking.PACK)] * 4)
-        if isinstance(a, Placed)
+        a.row for a in decide(hosts, *[asked(ranking=Ranking.PACK)] * 4) if isinstance(a, Placed)
     ]
     assert (spread, packed) == ([0, 1, 0, 1], [0, 0, 0, 1])
 

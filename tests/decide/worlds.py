@@ -114,6 +114,7 @@ def any_instances(draw: st.DrawFn) -> InstanceFacts:
         volumes_left=left,
         stray_host_id=stray,
         stray_generation=draw(SMALL) if stray else 0,
+        stray_alive=stray is not None and draw(st.booleans()),
         parked=draw(st.sampled_from((None, None, BAD_LUCK))),
         waiting=draw(st.sampled_from((None, BAD_LUCK))),
         gone_ms=draw(st.sampled_from((0, 0, 0, NOW_MS))),

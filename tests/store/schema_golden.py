@@ -6,6 +6,7 @@ Until the first release there is one migration. After a change of the schema:
 
 import os
 import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import Final
@@ -51,10 +52,14 @@ def first_migration_text() -> str:
     return ruff_formatted(HEAD + textwrap.indent(text, "    ") + "\n")
 
 
+# Beside the interpreter: the environment need not be on the path.
+RUFF = str(Path(sys.executable).with_name("ruff"))
+
+
 def ruff_formatted(text: str) -> str:
     """Format like the rest of the code."""
     return subprocess.run(
-        ["ruff", "format", "--line-length", "100", "--stdin-filename", FIRST.name, "-"],
+        [RUFF, "format", "--line-length", "100", "--stdin-filename", FIRST.name, "-"],
         input=text,
         capture_output=True,
         text=True,

@@ -8,7 +8,7 @@ left out and counted.
 import threading
 import time
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -64,19 +64,20 @@ class AccessLog:
             self._thread.join(timeout=2 * self._seconds + 1)
 
     def _write_loop(self) -> None:
+        log = LOG.bind()  # as it is configured now, once instead of at every line
         last = False
         while not last:
             last = self._closed.wait(self._seconds)
             for _ in range(len(self._lines)):
-                self._write(self._lines.popleft())
+                self._write(log, self._lines.popleft())
             if self._left_out:
-                LOG.warning("lines left out", lines=self._left_out)
+                log.warning("lines left out", lines=self._left_out)
                 self._left_out = 0
 
-    def _write(self, line: Line) -> None:
+    def _write(self, log: Any, line: Line) -> None:  # noqa: ANN401  # structlog's bound logger
         at, method, path, status, seconds, sent_bytes, user, address, request_id, route = line
-        log = LOG.debug if route in QUIET and status < 400 else LOG.info
-        log(
+        say = log.debug if route in QUIET and status < 400 else log.info
+        say(
             "request",
             at=round(at, 3),
             method=method,

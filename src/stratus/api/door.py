@@ -7,7 +7,6 @@ import re
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -16,6 +15,7 @@ import structlog
 from litestar import Request
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, Receive, Scope
+from msgspec import structs
 
 from stratus.api.answer import (
     CHALLENGE,
@@ -81,8 +81,7 @@ TOO_MANY_LOGINS: Final = Problem(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
+class _Done(msgspec.Struct, frozen=True):
     """What a thread brings back: the reply, encoded, and who asked."""
 
     actor: Actor
@@ -243,7 +242,7 @@ class Door:
         if wait > 0:
             raise DoorRefused(TOO_MANY_LOGINS, retry_seconds=wait)
         body = body_decode(endpoint.body, raw, exchange.header(b"content-type"))
-        ready = replace(call, body=body)
+        ready = structs.replace(call, body=body)
         try:
             done = await self._pools.run(Lane.SLOW, lambda: self._run(endpoint, ready, ""))
         except Refused as error:
@@ -292,6 +291,7 @@ class Door:
         actor = NOBODY
         if endpoint.access is not Access.NONE:
             actor = await self._pools.run(Lane.READ, lambda: self._actor(token))
+            exchange.user = actor.name
         try:
             raw = await self._body(request.receive)
         except TimeoutError as error:
@@ -311,7 +311,7 @@ class Door:
                 body = RawBody(data=raw)
             else:
                 body = body_decode(endpoint.body, raw, exchange.header(b"content-type"))
-            said = replace(call, actor=actor, body=body)
+            said = structs.replace(call, actor=actor, body=body)
             if not key:
                 return self._done(endpoint, said)
             return self._once(endpoint, said, key, request.scope, raw)
@@ -322,7 +322,7 @@ class Door:
 
     def _run(self, endpoint: Endpoint, call: Call[Any, Any], token: str) -> _Done:
         if token:
-            call = replace(call, actor=self._actor(token))
+            call = structs.replace(call, actor=self._actor(token))
         return self._done(endpoint, call)
 
     def _done(self, endpoint: Endpoint, call: Call[Any, Any]) -> _Done:
@@ -344,7 +344,7 @@ class Door:
             if (given := given_answer(self._world, claim)) is None:
                 world, store = world_claiming(self._world, claim)
                 try:
-                    done = self._done(endpoint, replace(call, world=world))
+                    done = self._done(endpoint, structs.replace(call, world=world))
                 except ClaimTaken:
                     given = given_answer(self._world, claim)
                     assert given is not None, "the claim was there a moment ago"
@@ -414,7 +414,7 @@ class Door:
         offset, whole = _span(exchange)
 
         def put(piece: Piece) -> _Done:
-            return self._run(endpoint, replace(call, body=piece), token)
+            return self._run(endpoint, structs.replace(call, body=piece), token)
 
         first = Piece(offset=offset, data=b"", whole=whole)
         done = await self._pools.run(Lane.SLOW, lambda: put(first))

@@ -107,8 +107,7 @@ class Piece(Body, frozen=True):
     last: bool = False  # the body ended with this piece, as it should
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Call(Generic[B, Q]):
+class Call(msgspec.Struct, Generic[B, Q], frozen=True, kw_only=True):
     """One request, decoded: all that a function needs to answer it."""
 
     world: World
@@ -124,8 +123,7 @@ class Call(Generic[B, Q]):
     credentials: Credentials | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Follow:
+class Follow(msgspec.Struct, frozen=True, kw_only=True):
     """How to tell whether a change has come true: look again when one of these has an event."""
 
     subjects: tuple[str, ...]
@@ -133,8 +131,7 @@ class Follow:
     late: Callable[[], "Reply"] | None = None  # the answer when time is over; else the first one
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stream:
+class Stream(msgspec.Struct, frozen=True, kw_only=True):
     """Which events a stream carries."""
 
     after: str
@@ -142,8 +139,7 @@ class Stream:
     page: Callable[[str, int], Sequence[Event]]  # events after a cursor, at most so many
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """What to answer: a value to encode, or text; with the version it was shown at."""
 
     value: object = None

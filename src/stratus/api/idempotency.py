@@ -16,6 +16,7 @@ from typing import Final
 from stratus.control.world import World
 from stratus.model.ids import UserId
 from stratus.model.problem import Refused, refuse
+from stratus.model.units import MINUTE_MS
 from stratus.store.idempotency import (
     UNANSWERED,
     Claim,
@@ -25,6 +26,7 @@ from stratus.store.idempotency import (
     answer_keep,
 )
 
+ANSWER_MS_MAX: Final = MINUTE_MS  # after a change, for its answer to be written
 KEY_PATTERN: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -80,6 +82,8 @@ def given_answer(world: World, claim: Claim) -> GivenAnswer | None:
             remedy="Use a fresh key for every new request.",
         )
     if found.status == UNANSWERED:
+        if claim.now_ms - found.claimed_ms < ANSWER_MS_MAX:
+            raise _under_way()  # perhaps by another replica
         raise refuse(
             "conflict",
             "The request with this Idempotency-Key was carried out, but its answer was lost.",

@@ -1,49 +1,35 @@
 """What are the things called that an answer mentions by id? Looked up together, kept briefly."""
 
-import threading
 import time
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from stratus.control.world import World
 from stratus.model.host import HostFacts
+from stratus.model.ids import PREFIXES
 from stratus.model.image import ImageFacts
 from stratus.model.instance import InstanceFacts
 from stratus.store.names import image_names_find, names_find
 from stratus.wire.v1 import ImageName, Names
 
-V = TypeVar("V")
-
 KEPT_SECONDS: Final = 3.0  # a new name is shown everywhere after this time
 KEPT_ROWS_MAX: Final = 20_000
+TABLES: Final = {
+    PREFIXES["project"]: "projects",
+    PREFIXES["user"]: "users",
+    PREFIXES["network"]: "networks",
+    PREFIXES["pool"]: "pools",
+    PREFIXES["image"]: "images",
+}
 
 
-class _Shelf(Generic[V]):
-    """What is known of one kind, until it is too old or too much."""
+class _Shelves:
+    """All names that are known, and until when. Threads share it: entries only come and change."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, tuple[float, V]] = {}
-        self._lock = threading.Lock()
-
-    def split(self, ids: Collection[str], now: float) -> tuple[dict[str, V], list[str]]:
-        """Return what is known of these, and which must be looked up."""
-        known: dict[str, V] = {}
-        missing: list[str] = []
-        for id_ in ids:
-            row = self._rows.get(id_)
-            if row is None or row[0] < now:
-                missing.append(id_)
-            else:
-                known[id_] = row[1]
-        return known, missing
-
-    def keep(self, found: Mapping[str, V], now: float) -> None:
-        """Remember these for a while."""
-        with self._lock:
-            if len(self._rows) + len(found) > KEPT_ROWS_MAX:
-                self._rows.clear()
-            for id_, value in found.items():
-                self._rows[id_] = (now + KEPT_SECONDS, value)
+        self.until: dict[str, float] = {}
+        self.known: dict[str, dict[str, Any]] = {table: {} for table in TABLES.values()}
+        self.names = Names(**self.known)
 
 
 class NameBook:
@@ -51,61 +37,63 @@ class NameBook:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._images: _Shelf[ImageName] = _Shelf()
-        self._others: dict[str, _Shelf[str]] = {
-            table: _Shelf() for table in ("projects", "users", "networks", "pools")
-        }
+        self._shelves = _Shelves()
 
     def of_instances(self, facts: Iterable[InstanceFacts]) -> Names:
         """Return the names that these instances need."""
-        rows = list(facts)
-        return self._names(
-            projects={row.project_id for row in rows},
-            users={row.user_id for row in rows},
-            networks={nic.network_id for row in rows for nic in row.nics},
-            images={row.image_id for row in rows},
-        )
+        wanted: set[str] = set()
+        for row in facts:
+            wanted.add(row.project_id)
+            wanted.add(row.user_id)
+            wanted.add(row.image_id)
+            for nic in row.nics:
+                wanted.add(nic.network_id)
+        return self._names(wanted)
 
     def of_images(self, facts: Iterable[ImageFacts]) -> Names:
         """Return the names that these images need."""
-        return self._names(projects={row.project_id for row in facts})
+        return self._names({row.project_id for row in facts})
 
     def of_hosts(self, facts: Iterable[HostFacts]) -> Names:
         """Return the names that these hosts need."""
-        return self._names(pools={pool for row in facts for pool in row.pools})
+        return self._names({pool for row in facts for pool in row.pools})
 
     def of_projects(self, ids: Iterable[str]) -> Names:
         """Return the names of these projects."""
-        return self._names(projects=set(ids))
+        return self._names(set(ids))
 
-    def _names(self, *, images: Collection[str] = (), **wanted: Collection[str]) -> Names:
+    def _names(self, wanted: set[str]) -> Names:
+        shelves = self._shelves
         now = time.monotonic()
-        known: dict[str, dict[str, Any]] = {}
-        missing: dict[str, list[str]] = {}
-        for table, ids in wanted.items():
-            known[table], lacking = self._others[table].split(ids, now)
-            if lacking:
-                missing[table] = lacking
-        known["images"], images_missing = self._images.split(images, now)
-        if missing or images_missing:
+        until = shelves.until
+        missing = [id_ for id_ in wanted if until.get(id_, 0.0) < now]
+        if not missing:
+            return shelves.names
+        if len(until) + len(missing) > KEPT_ROWS_MAX:
+            # Whoever reads the old ones meanwhile keeps them.
+            shelves = self._shelves = _Shelves()
+            missing = list(wanted)
+        by_table: dict[str, list[str]] = {}
+        for id_ in missing:
+            if (table := TABLES.get(id_.partition("-")[0])) is not None:
+                by_table.setdefault(table, []).append(id_)
+        for table, found in self._find(by_table).items():
+            shelves.known[table].update(found)
+        for id_ in missing:
+            shelves.until[id_] = now + KEPT_SECONDS
+        return shelves.names
 
-            def found_in(connection: Any) -> None:  # noqa: ANN401  # SQL stays in the store
-                for table, lacking in missing.items():
-                    found = names_find(connection, table, lacking)
-                    self._others[table].keep(found, now)
-                    known[table].update(found)
-                called = {
-                    id_: ImageName(id=id_, name=image.name, identifier=image.identifier)
-                    for id_, image in image_names_find(connection, images_missing).items()
-                }
-                self._images.keep(called, now)
-                known["images"].update(called)
+    def _find(self, by_table: Mapping[str, list[str]]) -> dict[str, Mapping[str, Any]]:
+        def find(connection: Any) -> dict[str, Mapping[str, Any]]:  # noqa: ANN401  # SQL's own
+            found: dict[str, Mapping[str, Any]] = {}
+            for table, ids in by_table.items():
+                if table == "images":
+                    found[table] = {
+                        id_: ImageName(id=id_, name=image.name, identifier=image.identifier)
+                        for id_, image in image_names_find(connection, ids).items()
+                    }
+                else:
+                    found[table] = names_find(connection, table, ids)
+            return found
 
-            self._world.store.read(found_in)
-        return Names(
-            projects=known.get("projects", {}),
-            users=known.get("users", {}),
-            images=known["images"],
-            networks=known.get("networks", {}),
-            pools=known.get("pools", {}),
-        )
+        return self._world.store.read(find)

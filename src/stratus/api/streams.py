@@ -107,12 +107,12 @@ class EventStream:
 
     async def _replayed(self, cursor: str) -> tuple[bytes, str, bool]:
         """Read the store after this event: frames, how far that reaches, and whether to go on."""
-        newest = self._watch.newest
+        later = self._watch.later(cursor)
         page = await self._pools.run(Lane.READ, lambda: self._stream.page(cursor, PAGE_EVENTS_MAX))
         if page:
             return b"".join(frame_of(event) for event in page), page[-1].cursor, True
-        # The store was read after `newest` was known: nothing of ours lies before that.
-        return b"", newest or cursor, False
+        # The store was read after that was told: nothing of ours lies before it.
+        return b"", later, False
 
     async def _put(self, send: Send, data: bytes) -> None:
         await asyncio.wait_for(

@@ -17,6 +17,7 @@ import structlog
 
 from stratus.api.pools import Lane, Pools
 from stratus.api.settings import ApiSettings
+from stratus.control.events import events_order
 from stratus.model.event import Event
 from stratus.model.problem import Refused, refuse
 from stratus.store.hints import Hints
@@ -51,7 +52,7 @@ class EventLog(Protocol):
 class Told(msgspec.Struct, frozen=True):
     """An event with the bytes that streams send for it."""
 
-    number: int  # counts what this process has read
+    place: tuple[int, ...]  # later events come after
     event: Event
     frame: bytes
 
@@ -82,8 +83,9 @@ class Watch:
         self._stopping = threading.Event()
         self.closed = asyncio.Event()
         self._recent: deque[Told] = deque(maxlen=RECENT_EVENTS_MAX)
-        self._number = 0
         self._newest = ""
+        # Everything after this place, up to the newest, is among the recent ones.
+        self._floor: tuple[int, ...] | None = None
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._waiting = 0
         self._streams: set[asyncio.Event] = set()
@@ -139,19 +141,22 @@ class Watch:
         framed = [(event, frame_of(event)) for event in events]
         assert self._loop is not None
         try:
-            self._loop.call_soon_threadsafe(self._told, cursor, framed)
+            self._loop.call_soon_threadsafe(self.told, cursor, framed)
         except RuntimeError:  # the loop is closed: nobody is left to tell
             self._stopping.set()
 
-    def _told(self, cursor: str, framed: list[tuple[Event, bytes]]) -> None:
+    def told(self, cursor: str, framed: Sequence[tuple[Event, bytes]]) -> None:
+        """Take in what was read up to this event, in the event loop; nothing: look for yourself."""
         self._newest = cursor
         if not framed:
             self._recent.clear()
+            self._floor = events_order(cursor)
             self._wake_all()
             return
         for event, frame in framed:
-            self._number += 1
-            self._recent.append(Told(self._number, event, frame))
+            if len(self._recent) == RECENT_EVENTS_MAX:
+                self._floor = self._recent[0].place
+            self._recent.append(Told(events_order(event.cursor), event, frame))
             for waiter in self._waiters.get(event.subject, ()):
                 waiter.set()
         for stream in self._streams:
@@ -246,22 +251,25 @@ class Watch:
         else:
             self._streams_of.pop(user_id, None)
 
-    @property
-    def newest(self) -> str:
-        """The cursor up to which everything was told."""
-        return self._newest
-
     def recent_after(self, cursor: str) -> Sequence[Told] | None:
-        """Return what was told after this event, or None where that is not known here."""
-        if cursor == self._newest:
-            return ()
-        if not self._recent:
+        """Return what was told after this event, or None where that is not known here.
+
+        A stream that read the store may be ahead of us: then there is nothing yet.
+        """
+        place = events_order(cursor)
+        if self._floor is None or place < self._floor:
             return None
-        # From the newest backwards: a stream that keeps up finds its place at once.
         later: list[Told] = []
+        # From the newest backwards: a stream that keeps up finds its place at once.
         for told in reversed(self._recent):
-            if told.event.cursor == cursor:
-                later.reverse()
-                return later
+            if told.place <= place:
+                break
             later.append(told)
-        return None
+        later.reverse()
+        return later
+
+    def later(self, cursor: str) -> str:
+        """Return this cursor, or the newest one that was told where that is later."""
+        if self._floor is None or events_order(self._newest) <= events_order(cursor):
+            return cursor
+        return self._newest

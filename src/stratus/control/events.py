@@ -66,6 +66,11 @@ def events_newest(world: World) -> str:
     return world.store.read(event_cursor_last)
 
 
+def events_order(cursor: str) -> tuple[int, ...]:
+    """Return the place of a cursor that the store gave out: later events come after."""
+    return tuple(map(int, cursor.split("-")))
+
+
 def events_of(world: World, subject: str, *, rows_max: int) -> tuple[Event, ...]:
     """Return the last things that happened to this thing, which the caller may see."""
     return world.store.read(

@@ -18,6 +18,7 @@ from stratus.decide.addresses import (
     ipv6_of,
     mac_text,
 )
+from stratus.decide.lifecycle import observed_once_unwanted
 from stratus.decide.operation import Goal, InstanceGoal
 from stratus.decide.placement import (
     HostTable,
@@ -104,7 +105,7 @@ from stratus.store.work import INSTANCE, work_wake
 SEED_BYTES: Final = 1 * MIB  # what a medium is counted as; it is made as large as it needs
 # How many addresses more than needed are looked at, before the whole network is read.
 ADDRESSES_BEYOND: Final = (0, 64, 1024)
-HOSTS_TRIED_FIRST: Final = 8  # before all hosts are asked whether a request can ever fit
+HOSTS_TRIED_FIRST: Final = 3  # before all hosts are asked whether a request can ever fit
 MAC_TRIES_MAX: Final = 8
 HOSTS_EXPLAINED_MAX: Final = 20
 
@@ -753,6 +754,7 @@ def instance_stop(
             }
         if release and not facts.release:
             values |= {"release": True, "desired_ms": now_ms}
+            values["observed"] = observed_once_unwanted(facts).value
         goal = InstanceGoal(goal=Goal.STOPPED)
         return _Change(kind="instance.stop", values=values, goal=goal, data={"release": release})
 
@@ -782,6 +784,7 @@ def instance_release(
             "desired": Desired.STOPPED.value,
             "desired_ms": now_ms,
             "release": True,
+            "observed": observed_once_unwanted(facts).value,
         }
         return _Change(kind="instance.release", values=values, goal=InstanceGoal(goal=Goal.STOPPED))
 
@@ -860,6 +863,7 @@ def instance_delete(
                 "desired": Desired.ABSENT.value,
                 "desired_ms": now_ms,
                 "waiting": "",
+                "observed": observed_once_unwanted(facts).value,
             }
             volumes_unwant(connection, [instance_id], now_ms=now_ms)
         return _Change(kind="instance.delete", values=values, goal=InstanceGoal(goal=Goal.ABSENT))

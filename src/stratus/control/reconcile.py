@@ -27,6 +27,7 @@ from stratus.decide.lifecycle import (
     Step,
     Wait,
     next_step,
+    observed_once_unwanted,
 )
 from stratus.decide.placement import HostTable, Placed, Request, Unplaced, placement_decide
 from stratus.decide.trust import Forbidden
@@ -35,6 +36,7 @@ from stratus.model.instance import Desired, InstanceFacts, Observed
 from stratus.model.problem import Problem
 from stratus.model.units import SECOND_MS
 from stratus.store.events import EventDraft, event_append_many
+from stratus.store.hosts_admin import guests_doom
 from stratus.store.images import images_by_ids
 from stratus.store.instances import (
     avoided_hosts,
@@ -85,6 +87,7 @@ class _Writing:
     unwanted: list[InstanceId] = field(default_factory=list)
     disks_due: list[InstanceId] = field(default_factory=list)
     forgotten: list[InstanceId] = field(default_factory=list)
+    doomed: list[tuple[HostId, InstanceId, int]] = field(default_factory=list)
     room: bool = False
 
     def event(self, kind: str, facts: InstanceFacts, **data: Any) -> None:  # noqa: ANN401  # JSON
@@ -148,7 +151,8 @@ def _views(connection: Connection, ids: Sequence[InstanceId], *, now_ms: int) ->
     starting = [f for f in facts.values() if f.desired is Desired.RUNNING and not f.gone_ms]
     unplaced = [f for f in starting if f.host_id is None]
     unsure = [f for f in starting if not (f.seen_here and f.observed is Observed.RUNNING)]
-    images = images_by_ids(connection, {f.image_id for f in unsure})
+    strayed = [f for f in facts.values() if f.stray_host_id is not None]
+    images = images_by_ids(connection, {f.image_id for f in (*unsure, *strayed)})
     forbidden: dict[ImageId, Problem] = {}
     for image in images.values():
         verdict = image_verdict(connection, image, now_ms=now_ms)
@@ -228,7 +232,7 @@ def _apply(
         if isinstance(step, Place):
             _place(writing, views, facts, answers.get(instance_id), booked)
         else:
-            _step(writing, facts, step)
+            _step(writing, views, facts, step)
     _write(connection, writing)
     work_finish(connection, INSTANCE, rows, token=token, wakes_ms=writing.wakes)
 
@@ -241,6 +245,9 @@ def _write(connection: Connection, writing: _Writing) -> None:
     due_pools.update(volumes_unwant(connection, writing.unwanted, now_ms=now_ms))
     due_pools.update(volumes_pools(connection, writing.disks_due))
     leases_release(connection, writing.forgotten, now_ms=now_ms)
+    for host_id, instance_id, generation in writing.doomed:
+        guests_doom(connection, host_id, [(instance_id, generation)], now_ms=now_ms)
+        writing.hosts.add(host_id)
     event_append_many(connection, writing.events, now_ms=now_ms)
     if writing.room:
         waiting_wake(connection, now_ms=now_ms)
@@ -294,7 +301,7 @@ def _wait_for_room(writing: _Writing, facts: InstanceFacts, problem: Problem) ->
             writing.event("instance.waiting", facts, reason=problem.code, detail=problem.detail)
 
 
-def _step(writing: _Writing, facts: InstanceFacts, step: Step) -> None:
+def _step(writing: _Writing, views: _Views, facts: InstanceFacts, step: Step) -> None:
     now_ms = writing.now_ms
     values: dict[str, Any]
     match step:
@@ -306,13 +313,22 @@ def _step(writing: _Writing, facts: InstanceFacts, step: Step) -> None:
                 writing.disks_due.append(facts.id)
         case Adopt(generation=generation, run=run):
             values = {"generation": generation, "run": max(facts.run, run)}
+            if facts.observed is not Observed.HALTED:
+                values |= _wished_later(facts)
             writing.changes.append((facts.id, values))
             writing.wakes[facts.id] = now_ms
             writing.hosts.add(_host(facts))
             writing.event("instance.adopted", facts, generation=generation)
         case AdoptStray(host_id=host_id, generation=generation):
             values = {"host_id": host_id, "generation": generation, "observed": "unknown"}
+            if facts.stray_alive and generation > facts.generation:
+                values |= _wished_later(facts)
             writing.changes.append((facts.id, {**values, "placed_ms": now_ms, "waiting": ""}))
+            if facts.host_id is not None:
+                writing.doomed.append((facts.host_id, facts.id, facts.generation))
+            if facts.pool_id is not None or facts.image_id in views.image_pools:
+                pool_id = facts.pool_id or views.image_pools[facts.image_id]
+                writing.placed.append((facts.id, pool_id))
             writing.wakes[facts.id] = now_ms + ROOM_LOOK_MS
             writing.hosts.add(host_id)
             writing.event("instance.adopted", facts, host=host_id, generation=generation)
@@ -322,6 +338,7 @@ def _step(writing: _Writing, facts: InstanceFacts, step: Step) -> None:
             _release(writing, facts)
         case Delete():
             values = {"desired": Desired.ABSENT.value, "desired_ms": now_ms}
+            values |= {"observed": observed_once_unwanted(facts).value}
             writing.changes.append((facts.id, values))
             writing.unwanted.append(facts.id)
             writing.wakes[facts.id] = now_ms
@@ -347,6 +364,14 @@ def _step(writing: _Writing, facts: InstanceFacts, step: Step) -> None:
             assert_never(other)
 
 
+def _wished_later(facts: InstanceFacts) -> dict[str, Any]:
+    """A guest that began after the restored store's time was wished on after it, too."""
+    if facts.desired is not Desired.STOPPED and not facts.release:
+        return {}
+    desired = Desired.ABSENT if facts.desired is Desired.ABSENT else Desired.RUNNING
+    return {"desired": desired.value, "release": False}
+
+
 def _note_settled(writing: _Writing, facts: InstanceFacts) -> None:
     """Forget why it waited or was given up, where the wish came true after all."""
     values: dict[str, Any] = {}
@@ -362,6 +387,7 @@ def _note_settled(writing: _Writing, facts: InstanceFacts) -> None:
 
 def _let_go(writing: _Writing, facts: InstanceFacts, *, avoid: bool) -> None:
     values: dict[str, Any] = {"release": True, "desired_ms": writing.now_ms}
+    values |= {"observed": observed_once_unwanted(facts).value}
     if avoid:
         values |= {"avoid_host_id": facts.host_id, "rounds": facts.rounds + 1}
         writing.event(

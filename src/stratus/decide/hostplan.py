@@ -145,7 +145,9 @@ def _tombstone(instance_id: InstanceId, generation: int, *, now_ms: int) -> Gues
 
 def _is_news(wish: GuestWish, report: GuestReport) -> bool:
     known = wish.known
-    return known is None or (
+    if known is None or not known.fresh:
+        return True
+    return (
         known.observed,
         known.generation,
         known.run,
@@ -165,9 +167,22 @@ def guest_report(host_id: HostId, wish: GuestWish, guest: GuestFound) -> GuestRe
         observed=guest.observed,
         run=guest.run,
         resets=guest.resets,
-        halt_cause=guest.halt_cause,
+        halt_cause=_halt_cause(wish, guest),
         accelerator=guest.accelerator,
     )
+
+
+def _halt_cause(wish: GuestWish, guest: GuestFound) -> HaltCause:
+    """Say why a guest is off; nobody knows where a restored store may have forgotten a wish."""
+    known = wish.known
+    if guest.halt_cause is not HaltCause.GUEST or known is None:
+        return guest.halt_cause
+    if not known.fresh:
+        return HaltCause.NONE
+    same = (known.generation, known.run) == (guest.generation, guest.run)
+    if same and known.observed is Observed.HALTED:
+        return known.halt_cause
+    return guest.halt_cause
 
 
 def absent_report(host_id: HostId, wish: GuestWish) -> GuestReport:
@@ -184,6 +199,7 @@ def absent_report(host_id: HostId, wish: GuestWish) -> GuestReport:
         run=known.run if known is not None and ran_here else 0,
         resets=known.resets if known is not None else 0,
         halt_cause=HaltCause.NONE,
+        present=wish.present,
     )
 
 
@@ -194,9 +210,11 @@ def _guest_plan(
     host_id: HostId, wish: GuestWish, here: Sequence[GuestFound], *, now_ms: int
 ) -> _Decided:
     """Decide for one line of the document: an action, a report, a time to look again."""
+    newest = max(here, key=_rank_newest, default=None)
+    if newest is not None and _is_newer(wish, newest) and (wish.present or wish.gently):
+        # The store was restored and knows less than the guest does: report, touch nothing.
+        return None, guest_report(host_id, wish, newest), 0
     if not wish.present:
-        if not here:
-            return None, absent_report(host_id, wish), 0
         return _remove(host_id, wish, here, now_ms=now_ms)
     exact = next((guest for guest in here if guest.generation == wish.generation), None)
     if exact is None and here:
@@ -214,6 +232,15 @@ def _guest_plan(
             return _start(wish, None, now_ms=now_ms)
         return None, guest_report(host_id, wish, exact), 0
     return _alive_plan(host_id, wish, exact, now_ms=now_ms)
+
+
+def _rank_newest(guest: GuestFound) -> tuple[int, int]:
+    return guest.generation, guest.run
+
+
+def _is_newer(wish: GuestWish, guest: GuestFound) -> bool:
+    """The guest was begun by a wish that is later than the one on record."""
+    return (guest.generation, guest.run) > (wish.generation, wish.run)
 
 
 def _ran_here(wish: GuestWish) -> bool:
@@ -237,6 +264,8 @@ def _vanished_report(host_id: HostId, wish: GuestWish) -> GuestReport | None:
 def _remove(
     host_id: HostId, wish: GuestWish, here: Sequence[GuestFound], *, now_ms: int
 ) -> _Decided:
+    if not here and _known_removed(wish):
+        return None, absent_report(host_id, wish), 0
     if now_ms < wish.retry_ms:
         return None, None, wish.retry_ms
     alive = [
@@ -250,6 +279,15 @@ def _remove(
         return AskShutdown(wish), report, min(end_ms, now_ms + STOP_POLL_MS)
     generations = tuple(sorted({guest.generation for guest in here}))
     return Remove(wish, generations), None, 0
+
+
+def _known_removed(wish: GuestWish) -> bool:
+    known = wish.known
+    return (
+        known is not None
+        and known.observed is Observed.ABSENT
+        and known.generation == wish.generation
+    )
 
 
 def _start(wish: GuestWish, report: GuestReport | None, *, now_ms: int) -> _Decided:

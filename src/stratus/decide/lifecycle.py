@@ -101,9 +101,7 @@ def next_step(facts: InstanceFacts, *, now_ms: int, forbidden: Problem | None = 
     """
     if facts.gone_ms:
         return Settled()
-    if facts.stray_host_id not in (None, facts.host_id) and (
-        facts.host_id is None or _guest_absent(facts)
-    ):
+    if _is_elsewhere(facts):
         assert facts.stray_host_id is not None
         return AdoptStray(facts.stray_host_id, facts.stray_generation)
     if facts.host_id is not None and _adoptable(facts):
@@ -119,6 +117,18 @@ def next_step(facts: InstanceFacts, *, now_ms: int, forbidden: Problem | None = 
             assert_never(other)
 
 
+def _is_elsewhere(facts: InstanceFacts) -> bool:
+    """The guest that another host shows is the one that counts."""
+    if facts.stray_host_id in (None, facts.host_id):
+        return False
+    if facts.host_id is None or _guest_absent(facts):
+        return True
+    # A later placement is made only once the earlier one was given up.
+    is_later = facts.stray_generation > max(facts.generation, facts.observed_generation)
+    is_off_here = facts.seen_here and facts.observed is Observed.HALTED
+    return is_later and (facts.stray_alive or is_off_here)
+
+
 def _adoptable(facts: InstanceFacts) -> bool:
     # A guest newer than the record: the store was restored from a backup.
     seen = (facts.observed_generation, facts.observed_run)
@@ -128,6 +138,16 @@ def _adoptable(facts: InstanceFacts) -> bool:
 
 def _guest_absent(facts: InstanceFacts) -> bool:
     return facts.seen_here and facts.observed is Observed.ABSENT
+
+
+def observed_once_unwanted(facts: InstanceFacts) -> Observed:
+    """Return what may still be believed of the guest when it begins to be wished gone.
+
+    That it was not there does not count: it may be on its way up since. Only a host that was
+    told to remove it can say that it is gone.
+    """
+    wanted = facts.desired is not Desired.ABSENT and not facts.release
+    return Observed.UNKNOWN if wanted and facts.observed is Observed.ABSENT else facts.observed
 
 
 def _parked_or_wait(facts: InstanceFacts, *, now_ms: int, deadline_ms: int, what: str) -> Step:
@@ -214,6 +234,8 @@ def _after_loss(facts: InstanceFacts, *, forbidden: Problem | None) -> Step:
 def _after_halt(facts: InstanceFacts, *, forbidden: Problem | None) -> Step:
     if facts.halt_cause is HaltCause.LOST and facts.rounds < RESTARTS_MAX:
         return _after_loss(facts, forbidden=forbidden)
+    if facts.halt_cause in (HaltCause.NONE, HaltCause.ASKED):
+        return Settled()  # it may have been wished off, before the store was restored
     match facts.on_halt:
         case OnHalt.KEEP:
             return Settled()

@@ -174,7 +174,8 @@ def _unplaced(table: HostTable, request: Request) -> Unplaced:
     never = not _could_ever(table, request)
     total = int(table.present.sum())
     words = ", ".join(f"{count.hosts} {count.words}" for count in counts if count.hosts)
-    detail = f"{total} hosts: {words}." if words else "This site has no host yet."
+    noun = "host" if total == 1 else "hosts"
+    detail = f"{total} {noun}: {words}." if words else "This site has no host yet."
     context = {"hosts": total, "rules": [[c.hosts, c.words] for c in counts if c.hosts]}
     if never:
         problem = Problem(

@@ -19,7 +19,7 @@ from stratus.images.identifier import identifier_of
 from stratus.model.ids import ImageId, PoolId, VolumeId
 from stratus.model.image import ImageSpec
 from stratus.model.problem import Kind, Problem
-from stratus.model.units import SECOND_MS
+from stratus.model.units import MINUTE_MS, SECOND_MS
 from stratus.model.volume import VolumeFacts, VolumeSpec
 from stratus.store.events import event_append
 from stratus.store.json import problem_text
@@ -44,7 +44,12 @@ from stratus.store.pool_work import (
     pools_lease,
 )
 from stratus.store.schema import hosts, pools
-from stratus.store.volumes import volumes_next_ms, volumes_set, volumes_undone
+from stratus.store.volumes import (
+    volumes_next_ms,
+    volumes_reopen,
+    volumes_set,
+    volumes_undone,
+)
 from stratus.store.work import INSTANCE, work_wake
 
 LEASE_MS: Final = 30 * SECOND_MS
@@ -57,6 +62,7 @@ VOLUMES_UNDER_WAY_MAX: Final = 512
 IMAGES_UNDER_WAY_MAX: Final = 4
 IMAGE_FAILURES_MAX: Final = 8  # before an import is parked
 PROBE_MS: Final = 30 * SECOND_MS
+SWEEP_MS: Final = 10 * MINUTE_MS  # between two looks for what came back after its removal
 INBOX_TURN_MAX: Final = 4096
 
 Fetch = Callable[[ImageSpec, VolumeDriver, Callable[[int], None]], ImageFound]
@@ -78,6 +84,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     image_found: ImageFound | None = None
     image_failure: Problem | None = None
     probed: PoolFacts | None = None
+    inventory: tuple[VolumeId, ...] = ()  # where the pool was swept
     silent: Problem | None = None
 
 
@@ -110,6 +117,7 @@ class PoolWorker:
         self._drivers: dict[PoolId, VolumeDriver] = {}
         self._probed_ms: dict[PoolId, int] = {}
         self._probing: set[PoolId] = set()
+        self._swept_ms: dict[PoolId, int] = {}
         self._volumes: set[VolumeId] = set()
         self._images: set[ImageId] = set()
         self._lease_ms = 0
@@ -175,7 +183,7 @@ class PoolWorker:
             if pool is None:
                 continue
             if now_ms - self._probed_ms.get(pool.id, -PROBE_MS) >= PROBE_MS:
-                begun += self._probe(pool)
+                begun += self._probe(pool, now_ms)
             if pool.id not in self._drivers:
                 sleeps.append((pool.id, poked, now_ms + SECOND_MS))
                 continue
@@ -224,17 +232,19 @@ class PoolWorker:
 
     # -- tasks ------------------------------------------------------------------------------
 
-    def _probe(self, pool: LeasedPool) -> int:
+    def _probe(self, pool: LeasedPool, now_ms: int) -> int:
         if pool.id in self._probing:
             return 0
         self._probing.add(pool.id)
+        sweep = now_ms - self._swept_ms.get(pool.id, -SWEEP_MS) >= SWEEP_MS
 
         def probe() -> None:
             try:
                 driver = self._drivers.get(pool.id) or self._connect(pool)
                 facts = driver.probe()
+                found = driver.inventory()[0] if sweep else ()
                 self._drivers[pool.id] = driver
-                done = Done(pool=pool, probed=facts)
+                done = Done(pool=pool, probed=facts, inventory=tuple(one.id for one in found))
             except (EngineUnreachable, DriverFailed) as error:
                 done = Done(pool=pool, silent=error.problem)
             except Exception as error:  # the loop must learn of it, whatever it is
@@ -308,6 +318,8 @@ class PoolWorker:
                 if message.probed is not None or message.silent is not None:
                     self._probing.discard(message.pool.id)
                     self._probed_ms[message.pool.id] = self._shop.now_ms()
+                if message.inventory:
+                    self._swept_ms[message.pool.id] = self._shop.now_ms()
                 self._volumes.difference_update(done.facts.id for done in message.volumes)
                 if message.image is not None:
                     self._images.discard(message.image.spec.id)
@@ -340,6 +352,7 @@ class PoolWorker:
         pool = message.pool
         if message.silent is None:
             pool_seen(connection, pool.id, now_ms=now_ms, facts=message.probed)
+            volumes_reopen(connection, message.inventory)
             return
         if pool_unreachable(connection, pool.id, now_ms=now_ms, problem=message.silent):
             self._event(

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection
 
-from stratus.decide.hostplan import STOP_POLL_MS, Action, HostPlan, host_plan
+from stratus.decide.hostplan import STOP_POLL_MS, Action, AskShutdown, HostPlan, host_plan
 from stratus.decide.retry import retry_delay_ms
 from stratus.drivers.failure import EngineUnreachable
 from stratus.hosts.guests import Acted, GuestEffects, HostDrivers
@@ -39,7 +39,14 @@ from stratus.store.hosts import (
     tombstones_fulfil,
 )
 from stratus.store.instances import waiting_wake
-from stratus.store.leasing import leases_end, leases_still_held, rows_due, rows_next_ms, rows_sleep
+from stratus.store.leasing import (
+    leases_end,
+    leases_still_held,
+    rows_due,
+    rows_next_ms,
+    rows_sleep,
+    rows_wake,
+)
 from stratus.store.schema import hosts
 from stratus.store.site import site_epoch
 from stratus.store.work import INSTANCE, work_wake
@@ -53,6 +60,7 @@ SEEN_MS: Final = 1 * MINUTE_MS  # how old the time may be at which a host was la
 CAPACITY_MS: Final = 5 * MINUTE_MS  # how old a host's capacity may be
 UNREACHABLE_RETRIES_MAX: Final = 5  # after which the wait between looks grows no more
 INBOX_TURN_MAX: Final = 4096
+UNCOUNTED: Final = -1  # the poke count of a look that no row asked for
 
 
 class Looked(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +107,8 @@ class HostWorker:
         self._lease_ms = 0
         self._stray_free: set[HostId] = set()  # written down as having none
         self._seen_ms: dict[HostId, int] = {}  # when it was last written down as seen
-        self._rests: dict[HostId, dict[InstanceId, int]] = defaultdict(dict)  # until when
+        # Until when a guest is left alone, and whether because it was asked to shut down.
+        self._rests: dict[HostId, dict[InstanceId, tuple[int, bool]]] = defaultdict(dict)
         self._turned_ms = -1
 
     def turn(self) -> int:
@@ -196,7 +205,7 @@ class HostWorker:
             )
         )
         for host_id in self._poked():
-            due.setdefault(host_id, -1)
+            due.setdefault(host_id, UNCOUNTED)
         begun = 0
         for subject, poked in due.items():
             host = self._mine.get(HostId(subject))
@@ -289,7 +298,9 @@ class HostWorker:
             if message.silent is not None:
                 self._disconnect(message.host.id)
             self._rest(message, now_ms)
-            self._pokes.put(message.host.id)
+            # A look costs much the same after one action as after half of what may be under way.
+            if len(self._acting[message.host.id]) <= ACTIONS_PER_HOST_MAX // 2:
+                self._pokes.put(message.host.id)
         self._shop.store.hints.send("work")
         self._shop.store.hints.send("events")
 
@@ -338,7 +349,10 @@ class HostWorker:
                 break  # the rest comes with the look that follows the first to finish
             if action.wish.instance_id in acting:
                 continue
-            if rests.get(action.wish.instance_id, 0) > self._shop.now_ms():
+            until_ms, asked = rests.get(action.wish.instance_id, (0, False))
+            # One that was asked to shut down may be started or removed as soon as it is off.
+            resting = isinstance(action, AskShutdown) or not asked
+            if resting and self._shop.now_ms() < until_ms:
                 continue
             acting.add(action.wish.instance_id)
             self._executor.submit(self._act_task(host, drivers, action, document.doomed))
@@ -352,7 +366,7 @@ class HostWorker:
         else:
             self._rests[message.host.id].pop(message.instance_id, None)
             return
-        self._rests[message.host.id][message.instance_id] = now_ms + rest_ms
+        self._rests[message.host.id][message.instance_id] = (now_ms + rest_ms, message.asked)
 
     def _act_task(
         self,
@@ -414,7 +428,11 @@ class HostWorker:
                 reports.append((message.report, message.failures))
             tombstones_fulfil(connection, message.host.id, message.removed)
         self._write_reports(connection, reports, now_ms=now_ms)
-        rows_sleep(connection, hosts, sleeps)
+        rows_sleep(connection, hosts, [sleep for sleep in sleeps if sleep[1] != UNCOUNTED])
+        for host_id, poked, wake_ms in sleeps:
+            # Such a look ends no sleep that was planned before, but it may shorten it.
+            if poked == UNCOUNTED and wake_ms < now_ms + LOOK_AGAIN_MS:
+                rows_wake(connection, hosts, [host_id], wake_ms=wake_ms)
 
     def _forgotten(self, connection: Connection, host: LeasedHost, *, now_ms: int) -> bool:
         """Close the record of a host that is not wanted, unless instances still have it."""

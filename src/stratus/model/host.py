@@ -150,6 +150,7 @@ class GuestKnown(msgspec.Struct, frozen=True, kw_only=True):
     run: int
     resets: int
     halt_cause: HaltCause
+    fresh: bool = True  # False: seen before the store was restored
 
 
 class WishedDisk(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,6 +173,7 @@ class GuestReport(msgspec.Struct, frozen=True, kw_only=True):
     resets: int = 0
     halt_cause: HaltCause = HaltCause.NONE
     accelerator: str = ""
+    present: bool = True  # whether the line that it answers wished the guest to be there
     failure: Problem | None = None  # an action that failed
     project_id: ProjectId = ProjectId("")  # for the event
     name: str = ""

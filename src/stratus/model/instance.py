@@ -160,6 +160,7 @@ class InstanceFacts(msgspec.Struct, frozen=True, kw_only=True):
     # another host shows a guest of this instance, as after a restore of the store
     stray_host_id: HostId | None = None
     stray_generation: int = 0
+    stray_alive: bool = False
     # why we stopped trying, or what we wait for
     parked: Problem | None = None
     waiting: Problem | None = None

@@ -129,9 +129,7 @@ class Cloud:
     def process_start(self) -> Process:
         """Start one more control plane process, under a name that was never used."""
         self._processes_made += 1
-        process = Process(
-            self, f"process-{self._processes_made}", hosts_max=self._hosts_max
-        )
+        process = Process(self, f"process-{self._processes_made}", hosts_max=self._hosts_max)
         self.processes.append(process)
         return process
 

@@ -198,6 +198,8 @@ class Outside:
         for (uri, _, _), spec in self.alive.items():
             if uri != place.uri:
                 continue
+            if spec.instance_id in self._ledger.lost:
+                continue  # its address was given to another one, see the checker of addresses
             if any(n.nic.mac == mac and n.nic.network_id == network_id for n in spec.nics):
                 raise Broken(f"the card {mac} of {spec.domain_name} was unplugged while it runs")
 

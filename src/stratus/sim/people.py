@@ -160,9 +160,7 @@ class People:
         """Call one something else."""
         name = f"n{self._chance.randint(0, 99)}"
         self._ask(
-            lambda world: instance_rename(
-                world, self.admin, instance_id, name=name, origin=ORIGIN
-            )
+            lambda world: instance_rename(world, self.admin, instance_id, name=name, origin=ORIGIN)
         )
 
     def retry(self, instance_id: InstanceId) -> None:
@@ -227,14 +225,10 @@ class People:
                 if image is not None and image.sha256:
                     self._ask(lambda world: image_endorse(world, self.admin, image_id))
             case "retry":
-                self._ask(
-                    lambda world: image_retry(world, self.admin, image_id, origin=ORIGIN)
-                )
+                self._ask(lambda world: image_retry(world, self.admin, image_id, origin=ORIGIN))
             case _:
                 self.cloud.ledger.images_deleted.add(image_id)
-                self._ask(
-                    lambda world: image_delete(world, self.admin, image_id, origin=ORIGIN)
-                )
+                self._ask(lambda world: image_delete(world, self.admin, image_id, origin=ORIGIN))
 
     # -- administration ------------------------------------------------------------------------
 

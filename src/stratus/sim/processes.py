@@ -138,9 +138,7 @@ class Process:
         self.backlog: list[Callable[[], None]] = []
         self.store = ProcessStore(around.store, self)
         timeline = around.timeline
-        self.world = World(
-            store=self.store, now_ms=timeline.now, chance=around.chance.getrandbits
-        )
+        self.world = World(store=self.store, now_ms=timeline.now, chance=around.chance.getrandbits)
         self._open: list[Any] = []
         shop = SimWorkshop(store=self.store, now_ms=timeline.now)
         self.hosts = HostWorker(

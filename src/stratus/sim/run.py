@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from stratus.model.units import MINUTE_MS
 from stratus.sim.broken import Broken
 from stratus.sim.cloud import Cloud
 from stratus.sim.mishaps import Swarm, mix_draw
@@ -14,7 +15,6 @@ from stratus.sim.people import People
 from stratus.sim.settling import settle
 from stratus.sim.site import site
 from stratus.sim.weather import Weather
-from stratus.model.units import MINUTE_MS
 
 STEPS: Final = 300
 PLACES_MAX: Final = 4

@@ -48,7 +48,7 @@ def settle(cloud: Cloud, people: People, weather: Weather | None) -> None:
     left += [
         f"{facts.id} is parked again: {facts.parked}"
         for facts in _instances(cloud).values()
-        if facts.parked and not facts.gone_ms and not _disks_are_lost(cloud, facts)
+        if facts.parked and not facts.gone_ms and not _excused(cloud, facts)
     ]
     if left:
         raise Broken("not settled after retry: " + "; ".join(left[:NAMED_MAX]))
@@ -169,8 +169,14 @@ def _placeable(connection: Connection, facts: InstanceFacts) -> bool:
     return isinstance(answer, Placed)
 
 
-def _disks_are_lost(cloud: Cloud, facts: InstanceFacts) -> bool:
-    """A restored store brought an instance back whose disks were deleted with it."""
+def _excused(cloud: Cloud, facts: InstanceFacts) -> bool:
+    """No retry can help: the backup that came back knows less than the world.
+
+    It brought an instance back whose disks were deleted with it, or does not know of guests
+    that use what it takes to be free.
+    """
+    if facts.parked is not None and facts.parked.code == "host_refused" and cloud.ledger.lost:
+        return True
     rows = cloud.store.rows(
         "SELECT id FROM volumes WHERE instance_id = ? AND gone_ms = 0 AND presence = 'ready'",
         (facts.id,),

@@ -90,7 +90,11 @@ class Wire:
         return result
 
     def _effect(
-        self, driver: Any, name: str, args: tuple[Any, ...], options: dict[str, Any]  # noqa: ANN401  # any driver
+        self,
+        driver: Any,
+        name: str,
+        args: tuple[Any, ...],
+        options: dict[str, Any],  # noqa: ANN401  # any driver
     ) -> Any:  # noqa: ANN401  # passes anything on
         self._judge(self._where, name, args, options)
         return getattr(driver, name)(*args, **options)

@@ -4,6 +4,7 @@ from sqlalchemy import Connection
 
 from stratus.drivers.hypervisor.libvirt import LibvirtHypervisor
 from stratus.drivers.network.libvirt import libvirt_networks
+from stratus.drivers.network.libvirt_traces import traces_remove
 from stratus.model.host import HostFacts
 from stratus.model.ids import InstanceId, NetworkId
 from stratus.model.limits import PAGE_ROWS_MAX
@@ -41,3 +42,4 @@ def guests_and_networks_remove(home: Home) -> None:
         for network_id in networks:
             driver.ensure_network_absent(network_id)
         driver.close()
+        traces_remove(host.uri)

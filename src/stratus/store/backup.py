@@ -30,6 +30,8 @@ INTEGRITY_LINES_MAX: Final = 10
 _NEW_EPOCH: Final = (
     "INSERT INTO {schema}site (key, value) VALUES ('epoch', '1') ON CONFLICT (key) DO UPDATE"
     " SET value = CAST(CAST({schema}site.value AS bigint) + 1 AS text)",
+    "INSERT INTO {schema}site (key, value) VALUES ('restored_ms', '{now_ms}')"
+    " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
     "INSERT INTO {schema}site (key, value) SELECT 'event_base',"
     " CAST(coalesce(max(tx), 0) + {leap} AS text) FROM {schema}events WHERE true"
     " ON CONFLICT (key) DO UPDATE SET value = excluded.value",

@@ -8,7 +8,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, bindparam, case, delete, select, update
+from sqlalchemy import (
+    Boolean,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    delete,
+    not_,
+    or_,
+    select,
+    update,
+)
 
 from stratus.model.host import (
     GuestFound,
@@ -28,7 +39,7 @@ from stratus.store.leasing import leases_take
 from stratus.store.placing import epoch_gate_open
 from stratus.store.rows import AnyRow
 from stratus.store.schema import hosts, instances, strays, tombstones, volumes
-from stratus.store.site import site_epoch
+from stratus.store.site import site_epoch, site_restored_ms
 from stratus.store.upsert import upsert
 
 
@@ -100,6 +111,7 @@ _WISHES: Final = (
         instances.c.observed_generation,
         instances.c.observed_run,
         instances.c.observed_resets,
+        instances.c.observed_ms,
         instances.c.halt_cause,
     )
     .where(instances.c.host_id.in_(bindparam("host_ids", expanding=True)))
@@ -136,6 +148,7 @@ def host_documents(
     # After a restore nothing old is started before every host has shown what it runs.
     epoch = site_epoch(connection)
     gate_open = epoch == 0 or epoch_gate_open(connection, epoch)
+    restored_ms = site_restored_ms(connection)
     # Only a guest that may have to be started needs its disks named.
     starting = [row.id for row in rows if _may_start(row)]
     elsewhere = _stray_elsewhere(connection, {row.id: row.host_id for row in rows})
@@ -146,7 +159,9 @@ def host_documents(
     wishes: dict[HostId, list[GuestWish]] = {host_id: [] for host_id in host_ids}
     for row in rows:
         unsure = (row.created_epoch < epoch and not gate_open) or row.id in elsewhere
-        wishes[row.host_id].append(_wish(row, disks.get(row.id, []), unsure=unsure))
+        fresh = row.observed_ms >= restored_ms
+        wish = _wish(row, disks.get(row.id, []), unsure=unsure, fresh=fresh)
+        wishes[row.host_id].append(wish)
     doomed: dict[HostId, set[tuple[InstanceId, int]]] = {}
     for stone in connection.execute(_DOOMED, {"host_ids": list(host_ids)}):
         doomed.setdefault(stone.host_id, set()).add((stone.instance_id, stone.generation))
@@ -177,7 +192,7 @@ def _may_start(row: AnyRow) -> bool:
     )
 
 
-def _wish(row: AnyRow, disks: Sequence[AnyRow], *, unsure: bool) -> GuestWish:
+def _wish(row: AnyRow, disks: Sequence[AnyRow], *, unsure: bool, fresh: bool) -> GuestWish:
     return GuestWish(
         instance_id=row.id,
         project_id=row.project_id,
@@ -212,6 +227,7 @@ def _wish(row: AnyRow, disks: Sequence[AnyRow], *, unsure: bool) -> GuestWish:
             run=row.observed_run,
             resets=row.observed_resets,
             halt_cause=HaltCause(row.halt_cause),
+            fresh=fresh,
         ),
     )
 
@@ -222,6 +238,12 @@ _OBSERVE: Final = (
         instances.c.id == bindparam("b_id"),
         instances.c.host_id == bindparam("b_host_id"),
         instances.c.generation <= bindparam("b_generation"),
+        # That the guest was not there yet says nothing to one who wishes it gone.
+        or_(
+            bindparam("b_observed") != Observed.ABSENT.value,
+            bindparam("b_present", type_=Boolean)
+            == and_(instances.c.desired != "absent", not_(instances.c.release)),
+        ),
     )
     .values(
         observed=bindparam("b_observed"),
@@ -275,6 +297,7 @@ def guests_observe(
                     "b_host_id": report.host_id,
                     "b_generation": report.generation,
                     "b_observed": report.observed.value,
+                    "b_present": report.present,
                     "b_run": report.run,
                     "b_resets": report.resets,
                     "b_now_ms": now_ms,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, text, update
 
 from stratus.model.host import HostCapacity, HostDesired, HostFacts, StrayFacts
 from stratus.model.ids import HostId, InstanceId, PoolId, ProjectId
@@ -102,7 +102,8 @@ def host_create(
             wake_ms=now_ms,
             **columns,
         )
-        .on_conflict_do_nothing(index_elements=["name"], index_where=hosts.c.gone_ms == 0)
+        # Spelt out: PostgreSQL finds no partial index by a parameter once the plan is generic.
+        .on_conflict_do_nothing(index_elements=["name"], index_where=text("gone_ms = 0"))
     )
     return done.rowcount == 1
 

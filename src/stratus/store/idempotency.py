@@ -34,6 +34,7 @@ class GivenAnswer(msgspec.Struct, frozen=True):
     request_sha256: str
     status: int
     body: bytes
+    claimed_ms: int
 
 
 class ClaimTaken(Exception):
@@ -43,7 +44,12 @@ class ClaimTaken(Exception):
 def answer_find(connection: Connection, claim: Claim) -> GivenAnswer | None:
     """Return what was answered under this key, if it was used lately."""
     row = connection.execute(
-        select(idempotency.c.request_sha256, idempotency.c.status, idempotency.c.body).where(
+        select(
+            idempotency.c.request_sha256,
+            idempotency.c.status,
+            idempotency.c.body,
+            idempotency.c.created_ms,
+        ).where(
             idempotency.c.user_id == claim.user_id,
             idempotency.c.key == claim.key,
             idempotency.c.created_ms > claim.now_ms - ANSWER_LIFE_MS,

@@ -1,11 +1,23 @@
 """What do we know of images? Their rows in and out, and what a user's word for one means."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Table, bindparam, func, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Select,
+    Table,
+    bindparam,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.sql import ColumnElement
 
 from stratus.model.ids import ImageId, ProjectId, id_is
@@ -85,6 +97,33 @@ def _visible(project_ids: Collection[ProjectId] | None) -> list[ColumnElement[bo
     return [or_(images.c.visibility == Visibility.PUBLIC.value, images.c.project_id.in_(own))]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Meant:
+    """The questions by which a word may mean an image."""
+
+    by_id: Select[Any]
+    by_identifier: Select[Any]
+    by_name: Select[Any]
+
+
+@cache
+def _meant(*, everything: bool) -> _Meant:
+    live = _FACTS.where(images.c.gone_ms == 0)
+    if not everything:
+        own = images.c.project_id.in_(bindparam("project_ids", expanding=True))
+        live = live.where(or_(images.c.visibility == Visibility.PUBLIC.value, own))
+    ref: BindParameter[str] = bindparam("ref")
+    wanted = live.where(images.c.wanted)
+    ready_first = (images.c.presence != Presence.READY.value).asc()
+    return _Meant(
+        by_id=live.where(images.c.id == ref),
+        by_identifier=wanted.where(images.c.identifier == ref)
+        .order_by(ready_first, images.c.id)
+        .limit(1),
+        by_name=wanted.where(images.c.name == ref).order_by(images.c.id).limit(AMBIGUOUS_SHOWN_MAX),
+    )
+
+
 def image_by_ref(
     connection: Connection, ref: str, *, project_ids: Collection[ProjectId] | None
 ) -> ImageFacts | None:
@@ -94,18 +133,18 @@ def image_by_ref(
     images with one identifier hold the same bytes, so any will do; a ready one is preferred.
     A name that fits several images is refused. `project_ids` None sees everything.
     """
-    live = _FACTS.where(images.c.gone_ms == 0, *_visible(project_ids))
+    asked: dict[str, Any] = {"ref": ref}
+    if project_ids is not None:
+        asked["project_ids"] = list(project_ids)
+    meant = _meant(everything=project_ids is None)
     if id_is("image", ref):
-        row = connection.execute(live.where(images.c.id == ref)).one_or_none()
+        row = connection.execute(meant.by_id, asked).one_or_none()
         return None if row is None else _facts(row)
-    wanted = live.where(images.c.wanted).order_by(images.c.id).limit(AMBIGUOUS_SHOWN_MAX)
     if len(ref) == IDENTIFIER_CHARS:
-        ready_first = (images.c.presence != Presence.READY.value).asc()
-        same = wanted.order_by(None).order_by(ready_first, images.c.id).limit(1)
-        row = connection.execute(same.where(images.c.identifier == ref)).one_or_none()
+        row = connection.execute(meant.by_identifier, asked).one_or_none()
         if row is not None:
             return _facts(row)
-    rows = connection.execute(wanted.where(images.c.name == ref)).all()
+    rows = connection.execute(meant.by_name, asked).all()
     if len(rows) > 1:
         ids = [row.id for row in rows]
         raise refuse(

@@ -46,8 +46,11 @@ _COUNTS: Final = (
     .group_by(volumes.c.instance_id)
 )
 
-_STRAYS: Final = select(strays.c.instance_id, strays.c.host_id, strays.c.generation).where(
-    strays.c.instance_id.in_(bindparam("instance_ids", expanding=True))
+# Of several the last row counts: the newest that is alive, else the newest.
+_STRAYS: Final = (
+    select(strays.c.instance_id, strays.c.host_id, strays.c.generation, strays.c.observed)
+    .where(strays.c.instance_id.in_(bindparam("instance_ids", expanding=True)))
+    .order_by(strays.c.observed != "halted", strays.c.generation, strays.c.host_id)
 )
 
 
@@ -104,6 +107,7 @@ def _facts(row: AnyRow, disks: Disks, stray: AnyRow | None) -> InstanceFacts:
         volumes_left=disks.left,
         stray_host_id=stray.host_id if stray is not None else None,
         stray_generation=stray.generation if stray is not None else 0,
+        stray_alive=stray is not None and stray.observed != Observed.HALTED.value,
         parked=problem_value(row.parked),
         waiting=problem_value(row.waiting),
         gone_ms=row.gone_ms,

@@ -10,7 +10,6 @@ from stratus.model.ids import InstanceId, NetworkId
 from stratus.store.schema import leases, networks
 from stratus.store.upsert import rows_insert
 
-
 _CURSOR: Final = (
     select(networks.c.cursor).where(networks.c.id == bindparam("network_id")).with_for_update()
 )

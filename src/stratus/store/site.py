@@ -11,6 +11,7 @@ from stratus.store.upsert import upsert
 T = TypeVar("T")
 
 EPOCH: Final = "epoch"  # raised by every restore: what was observed before is void
+RESTORED_MS: Final = "restored_ms"  # when the present epoch began
 EVENT_BASE: Final = "event_base"  # added to transaction ids, see stratus.store.events
 POLICY: Final = "policy"  # which endorsements the site trusts
 
@@ -36,6 +37,11 @@ def site_set(connection: Connection, key: str, value: object) -> None:
 def site_epoch(connection: Connection) -> int:
     """Count the restores that this store has lived through."""
     return site_get(connection, EPOCH, int) or 0
+
+
+def site_restored_ms(connection: Connection) -> int:
+    """Return when the store was last restored; 0 = never. What it knew before may be outdated."""
+    return site_get(connection, RESTORED_MS, int) or 0
 
 
 def site_epoch_raise(connection: Connection) -> int:

@@ -12,6 +12,8 @@ from stratus.store.rows import AnyRow
 from stratus.store.schema import instances, volumes
 from stratus.store.upsert import rows_insert
 
+REOPEN_ROWS_MAX: Final = 1000  # ids in one statement
+
 
 def volumes_create(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Insert these rows of wishes."""
@@ -195,6 +197,31 @@ def volumes_set(
                 )
             )
         connection.execute(statement, rows)
+
+
+_REOPEN: Final = (
+    update(volumes)
+    .where(volumes.c.id.in_(bindparam("volume_ids", expanding=True)), volumes.c.gone_ms > 0)
+    .values(
+        gone_ms=0,
+        wanted=False,
+        presence="unknown",
+        failures=0,
+        retry_ms=0,
+        version=volumes.c.version + 1,
+    )
+)
+
+
+def volumes_reopen(connection: Connection, found: Sequence[VolumeId]) -> None:
+    """Have those of these removed again that were wished away, and are there all the same.
+
+    A worker that stood still may have made a volume after another one had removed it. The
+    wish is still written in the closed record, so this is no absence that commands.
+    """
+    for start in range(0, len(found), REOPEN_ROWS_MAX):
+        ids = list(found[start : start + REOPEN_ROWS_MAX])
+        connection.execute(_REOPEN, {"volume_ids": ids})
 
 
 def volumes_of(connection: Connection, instance_id: InstanceId) -> list[VolumeFacts]:

@@ -951,7 +951,7 @@ def image_view(facts: ImageFacts, names: Names, *, trust: VerdictView | None = N
 def verdict_allowed(entry: EndorsementFacts, rule: str) -> VerdictView:
     """Show that the policy lets the image start, and because of whom."""
     who = entry.email or entry.key
-    named = f" (rule {rule})" if rule else ""
+    named = f" ({rule})" if rule else ""
     return VerdictView(allowed=True, reason=f"Endorsed by {who}{named}.", endorsers=[who])
 
 

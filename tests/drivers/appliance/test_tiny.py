@@ -297,7 +297,7 @@ def life(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Life:
 def test_the_image_is_small_and_nothing_half_done_is_left(workshop: Workshop) -> None:
     built = workshop.built
     assert built.size_bytes == built.path.stat().st_size < 40_000_000
-    assert [path.name for path in built.path.parent.glob("tiny.raw*")] == ["tiny.raw"]
+    assert [path.name for path in built.path.parent.glob("tiny.img*")] == ["tiny.img"]
     assert f"linux-image-{built.kernel_release}=" in " ".join(built.packages)
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.fixtures_libvirt import Libvirtd
 
 from stratus.decide.addresses import ipv6_of
-from stratus.drivers.appliance import tiny_build
+from stratus.drivers.appliance.tiny import ApplianceBuilt
 from stratus.drivers.failure import DriverFailed
 from stratus.drivers.hypervisor.libvirt import LibvirtHypervisor
 from stratus.drivers.network import conformance
@@ -184,13 +184,9 @@ class Neighbours:
 
 @pytest.fixture(scope="module")
 def neighbours(
-    libvirtd: Libvirtd, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+    libvirtd: Libvirtd, tiny: ApplianceBuilt, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Neighbours]:
-    folder = tmp_path_factory.mktemp("neighbours")
-    assert pytestconfig.cache is not None
-    cache = Path(pytestconfig.cache.mkdir("stratus-appliance"))
-    image = tiny_build(folder / "tiny.raw", cache=cache, progress=print).path
-    key = folder / "key"
+    key = tmp_path_factory.mktemp("neighbours") / "key"
     subprocess.run(
         ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True, timeout=60
     )
@@ -199,7 +195,7 @@ def neighbours(
     network = network_make(NetworkClass.PUBLIC)
     networks.ensure_network(network)
     ports = (port_make(network, 1), port_make(network, 2))
-    specs = tuple(guest_make(libvirtd, image, key, port, networks) for port in ports)
+    specs = tuple(guest_make(libvirtd, tiny.path, key, port, networks) for port in ports)
     for spec in specs:
         hypervisor.ensure_running(spec)
     pair = Neighbours(
