@@ -39,9 +39,8 @@ def image_write(path: Path, size: int) -> None:
         file.truncate(size)
 
 
-def pool_with(place: Path, image: Path, image_id: ImageId, pool: FilesPool) -> None:
+def pool_fill(pool: FilesPool, image: Path, image_id: ImageId) -> None:
     """Put the image into the pool."""
-    del place
     with image.open("rb") as stream:
         pool.image_stage(image_id, stream, offset=0, bytes_max=image.stat().st_size)
     pool.image_publish(image_id, format=ImageFormat.RAW, size_bytes=0, sha256="")
@@ -115,7 +114,7 @@ def measure(kind: str, place: Path, rounds: int) -> list[Figure]:
         image = place / "image.raw"
         image_write(image, size)
         image_id = ImageId(f"img-{number:012}")
-        pool_with(place, image, image_id, pool)
+        pool_fill(pool, image, image_id)
         took = quantile(disk_seconds(pool, image_id, rounds), 0.5)
         copied = quantile(copy_seconds(image, max(1, rounds // 4)), 0.5)
         first = first or took

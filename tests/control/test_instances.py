@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
+from stratus.control.hosts import HostWish, host_add
 from stratus.control.instances import (
     instance_delete,
     instance_page,
@@ -467,3 +468,14 @@ def test_an_administrator_acts_for_a_project_of_others(cloud: Cloud) -> None:
     assert operation_id
     assert made[0].project_id == other
     assert made[0].on_halt is OnHalt.KEEP
+
+
+def test_a_host_that_nobody_has_looked_at_yet_may_hold_anything(cloud: Cloud) -> None:
+    host_add(
+        cloud.world,
+        cloud.admin,
+        HostWish(name="new", uri="fake://new"),
+        origin=ORIGIN,
+    )
+    (made,) = cloud.create()
+    assert phase_of(made) is Phase.PENDING

@@ -341,7 +341,7 @@ def test_disks_that_cannot_be_made_are_tried_again_and_in_the_end_given_up(cloud
     cloud.storage.faults.no_space = True
     instance_id = cloud.run()
     facts = cloud.show(instance_id)
-    assert (phase_of(facts), reason_of(facts)) == (Phase.STARTING, "preparing_disks")
+    assert (phase_of(facts), reason_of(facts)) == (Phase.STARTING, "no_space")
     assert all("No room" in row.failure for row in cloud.rows(volumes))
     cloud.clock.ms += VOLUME_DEADLINE_MS
     cloud.settle()
@@ -559,3 +559,15 @@ def test_a_guest_that_was_placed_before_a_restore_is_adopted(cloud: Cloud) -> No
     facts = cloud.show(instance_id)
     assert (phase_of(facts), facts.generation, facts.run) == (Phase.RUNNING, 3, 4)
     assert machine.starts == 1
+
+
+def test_what_the_pool_said_of_a_disk_reaches_the_instance(cloud: Cloud) -> None:
+    cloud.host()
+    cloud.storage.faults.no_space = True
+    instance_id = cloud.run()
+    shown = cloud.show(instance_id)
+    assert shown.failure is not None
+    assert shown.failure.code == reason_of(shown) == "no_space"
+    cloud.storage.faults.no_space = False
+    cloud.after(300)
+    assert cloud.phase(instance_id) is Phase.RUNNING

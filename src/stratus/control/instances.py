@@ -697,7 +697,9 @@ def instance_start(
         image_startable(connection, image, now_ms=now_ms)
         values: dict[str, Any] = {}
         run = facts.run
-        if phase_of(facts) not in (Phase.RUNNING, Phase.STARTING, Phase.PENDING, Phase.UNKNOWN):
+        # Also where the host does not answer now: the wish is kept until it does.
+        answering = msgspec.structs.replace(facts, host_unreachable_ms=0)
+        if phase_of(answering) not in (Phase.RUNNING, Phase.STARTING, Phase.PENDING):
             _quota_check(connection, facts)
             # A run that never came to be is still the one wished for.
             used = facts.seen_here and facts.observed_run >= facts.run

@@ -173,6 +173,8 @@ class HostWorker:
                 host.accelerator_wanted,
             ):
                 self._disconnect(host_id)
+            if new is None or new.token != host.token:
+                self._stray_free.discard(host_id)  # another worker may have seen some meanwhile
         self._mine = mine
 
     def _holds(self, host: LeasedHost) -> bool:
@@ -480,7 +482,10 @@ class HostWorker:
                 work_wake(connection, INSTANCE, host_instances(connection, host.id), wake_ms=now_ms)
             waiting_wake(connection, now_ms=now_ms)
         if plan.strays or host.id not in self._stray_free:
-            self._write_strays(connection, host, plan.strays, now_ms=now_ms)
+            fresh = self._write_strays(connection, host, plan.strays, now_ms=now_ms)
+            # Somebody may take a stray for what it is: the guest of a forgotten placement.
+            ours = [g.instance_id for g in (plan.strays if news else fresh) if g.instance_id]
+            work_wake(connection, INSTANCE, ours, wake_ms=now_ms)
         return min(plan.wake_ms or now_ms + LOOK_AGAIN_MS, now_ms + LOOK_AGAIN_MS)
 
     def _write_strays(
@@ -490,14 +495,17 @@ class HostWorker:
         strays: Sequence[GuestFound],
         *,
         now_ms: int,
-    ) -> None:
-        for guest in strays_replace(connection, host.id, strays, now_ms=now_ms):
+    ) -> Sequence[GuestFound]:
+        """Write down who is here without a wish; return those seen for the first time."""
+        fresh = strays_replace(connection, host.id, strays, now_ms=now_ms)
+        for guest in fresh:
             self._event(connection, "host.stray_seen", host, now_ms, guest=guest.name)
-        if not strays:
+        if strays:
+            self._stray_free.discard(host.id)
+            tombstones_for_gone(connection, host.id, strays, now_ms=now_ms)
+        else:
             self._stray_free.add(host.id)
-            return
-        self._stray_free.discard(host.id)
-        tombstones_for_gone(connection, host.id, strays, now_ms=now_ms)
+        return fresh
 
     def _write_reports(
         self,

@@ -217,9 +217,10 @@ def reason_of(facts: InstanceFacts) -> str:
     if phase is Phase.PENDING and facts.waiting is not None:
         return facts.waiting.code
     if phase is Phase.STARTING:
-        if facts.volumes_ready < facts.volumes_wanted:
-            return "preparing_disks"
-        return facts.failure.code if facts.failure is not None else "starting_guest"
+        if facts.failure is not None:
+            return facts.failure.code
+        ready = facts.volumes_ready >= facts.volumes_wanted
+        return "starting_guest" if ready else "preparing_disks"
     if phase is Phase.RUNNING and facts.observed is Observed.PAUSED:
         return "guest_paused"
     ended_by_itself = phase is Phase.STOPPED and facts.desired is Desired.RUNNING

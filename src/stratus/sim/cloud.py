@@ -156,6 +156,12 @@ class Cloud:
         self.ledger.learn(self.store)
         self.store.restore(copy, now_ms=self.timeline.now_ms)
         self.ledger.restored(self.store)
+        for instance_id, down_ms in self.outside.asked.items():
+            wishes = self.ledger.wishes(instance_id)
+            if wishes is not None and down_ms >= self.timeline.now_ms:
+                # Its power button was pressed by a wish that nobody remembers: from now on it
+                # looks to everybody as if it halted by itself.
+                wishes.halted_itself = True
         self.checker.policy_unknown()
         self.say("the store is an older one now")
 

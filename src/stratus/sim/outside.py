@@ -43,7 +43,7 @@ class Outside:
     def __init__(self, timeline: Timeline, ledger: Ledger, *, disorder: bool) -> None:
         self._timeline = timeline
         self._ledger = ledger
-        self._disorder = disorder
+        self.disorder = disorder
         self.pool = FakePoolState(name="pool")
         self.places: dict[str, Place] = {}  # by URI
         self.lock_saved = 0  # how often only the lock on a disk kept it from two guests
@@ -51,6 +51,7 @@ class Outside:
         self.started: list[tuple[Place, GuestSpec]] = []  # since the checker last looked
         self.changed: set[str] = set()  # machines that something happened to
         self.say: Callable[[str], None] = lambda _line: None
+        self.asked: dict[InstanceId, int] = {}  # by when their power button has its effect
         self._calls: dict[tuple[str, str, str], list[int]] = {}
         self._going_down: dict[str, int] = {}  # machines whose guests go down by this time
 
@@ -156,7 +157,7 @@ class Outside:
         holder = self._writer_elsewhere(place, spec)
         if holder is None:
             return
-        if not self._disorder:
+        if not self.disorder:
             raise Broken(
                 f"{spec.domain_name} was started on {place.name} while {holder} has its disks open"
             )
@@ -179,6 +180,8 @@ class Outside:
         self._often_judge(place.uri, name, f"{instance_id}.{number}")
         down_ms = self._timeline.now_ms + int(place.machine.delays.shutdown * SECOND_MS)
         self._going_down[place.uri] = down_ms
+        if name == "shutdown_ask":
+            self.asked[instance_id] = down_ms
         if found is None or found.observed is Observed.HALTED:
             return
         assert place.host_id is not None
@@ -211,7 +214,7 @@ class Outside:
             raise Broken(f"volume {volume_id} of {owner} was removed, which nobody wished")
         for spec in self.alive.values():
             if any(disk.volume_id == volume_id for disk in spec.disks):
-                if not self._disorder:
+                if not self.disorder:
                     raise Broken(f"volume {volume_id} was removed while {spec.domain_name} runs")
                 self.lock_saved += 1
                 raise volume_open(volume_id)

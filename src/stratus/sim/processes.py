@@ -32,7 +32,7 @@ from stratus.store.pool_work import LeasedPool
 
 IDLE_TURNS_MAX: Final = 60  # of one role within a second, that found nothing to do
 TURN_MS_MAX: Final = 5
-HINT_MS_MAX: Final = 20
+HINT_MS_MAX: Final = 60
 TASK_MS_MAX: Final = 400
 SLOW_TASK_MS_MAX: Final = 8_000
 STALL_MS: Final = (1_000, 90_000)  # leases last 30 s

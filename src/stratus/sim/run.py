@@ -64,7 +64,8 @@ def seed_run(seed: int, *, steps: int = STEPS) -> Outcome:
         cloud.run_for(MINUTE_MS)
         weather = Weather(cloud, people, chance)
         cloud.say(f"mix: {mix.rates} {weather.mix}")
-        for done in range(steps):
+        while done < steps:
+            done += 1
             weather.step()
         swarm.resting = True
         cloud.quiet()
@@ -76,7 +77,7 @@ def seed_run(seed: int, *, steps: int = STEPS) -> Outcome:
         seed=seed,
         steps=steps,
         broken=broken,
-        step=done + 1,
+        step=done,
         events=cloud.events,
         seen=dict(cloud.seen),
         trace=tuple(cloud.trace),

@@ -21,7 +21,7 @@ REFUSAL: Final = Problem(
     code="host_refused", detail="It refuses everything today.", remedy="Wait for tomorrow."
 )
 STRANGERS_MAX: Final = 2
-PAUSE_MS: Final = (100, 25 * SECOND_MS)  # between two steps
+PAUSE_MS: Final = (100, 15 * SECOND_MS)  # between two steps
 LONG_PAUSE_MS: Final = 5 * MINUTE_MS
 TROUBLE_MS: Final = (500, 6 * MINUTE_MS)
 
@@ -69,8 +69,8 @@ class Weather:
             ("process_killed", 0.8, self._process_killed),
             ("process_stalled", 0.8, self._process_stalled),
             ("restore", 0.6, self._restore),
-            ("policy_forbids", 0.5, lambda: people.policy(forbid=True)),
-            ("policy_allows", 1.0, lambda: people.policy(forbid=False)),
+            ("policy_forbids", 1.2, lambda: people.policy(forbid=True)),
+            ("policy_allows", 0.8, lambda: people.policy(forbid=False)),
             ("image", 0.5, self._image),
             ("quota", 0.3, self._quota),
         )

@@ -91,10 +91,10 @@ class Wire:
 
     def _effect(
         self,
-        driver: Any,
+        driver: Any,  # noqa: ANN401  # any driver
         name: str,
         args: tuple[Any, ...],
-        options: dict[str, Any],  # noqa: ANN401  # any driver
+        options: dict[str, Any],
     ) -> Any:  # noqa: ANN401  # passes anything on
         self._judge(self._where, name, args, options)
         return getattr(driver, name)(*args, **options)

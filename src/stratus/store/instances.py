@@ -38,6 +38,7 @@ _COUNTS: Final = (
             "ready"
         ),
         func.count().label("left"),
+        func.max(volumes.c.failure).label("failure"),
     )
     .where(
         volumes.c.gone_ms == 0,
@@ -60,6 +61,7 @@ class Disks(msgspec.Struct, frozen=True):
     wanted: int = 0
     ready: int = 0
     left: int = 0
+    failure: str = ""  # what the pool said of one of them
 
 
 def _facts(row: AnyRow, disks: Disks, stray: AnyRow | None) -> InstanceFacts:
@@ -99,7 +101,7 @@ def _facts(row: AnyRow, disks: Disks, stray: AnyRow | None) -> InstanceFacts:
         halt_cause=HaltCause(row.halt_cause),
         accelerator=row.accelerator,
         failures=row.failures,
-        failure=problem_value(row.failure),
+        failure=problem_value(row.failure or disks.failure),
         rounds=row.rounds,
         host_unreachable_ms=row.host_unreachable_ms or 0,
         volumes_wanted=disks.wanted,
@@ -121,7 +123,7 @@ def _facts_of(connection: Connection, rows: Sequence[AnyRow]) -> list[InstanceFa
     elsewhere: dict[str, AnyRow] = {}
     if open_ids:
         for count in connection.execute(_COUNTS, {"instance_ids": open_ids}):
-            disks[count.instance_id] = Disks(count.wanted, count.ready, count.left)
+            disks[count.instance_id] = Disks(count.wanted, count.ready, count.left, count.failure)
         for stray in connection.execute(_STRAYS, {"instance_ids": open_ids}):
             elsewhere[stray.instance_id] = stray
     none = Disks()
