@@ -26,7 +26,7 @@ T = TypeVar("T")
 TRACE_LINES: Final = 400
 STALLS_MAX: Final = 2  # processes that stand still at the same time
 RESTART_MS_MAX: Final = 40 * SECOND_MS
-HINT_LOST_MS: Final = SECOND_MS  # every role polls this often
+POLL_MS: Final = SECOND_MS  # every role looks this often, hint or not
 EVENTS_MAX: Final = 2_000_000  # of one seed; far more than any needs
 
 
@@ -105,16 +105,14 @@ class Cloud:
         for do in backlog:
             self.timeline.after(self.chance.randint(0, HINT_MS_MAX), do, process)
 
-    def hint(self, topic: str) -> None:
+    def hint(self, topic: str, sender: Process) -> None:
         """Wake the roles of this topic in every process; a lost hint costs them a poll."""
         for process in self.processes:
             if self._hints_lost and self.chance.random() < self._hints_lost:
                 self.seen["hint_lost"] += 1
-                for role in process.roles:
-                    if role.topic == topic:
-                        role.wake(self.timeline.now_ms + HINT_LOST_MS)
+                process.woken(topic, within_ms=POLL_MS)
             else:
-                process.woken(topic)
+                process.woken(topic, within_ms=HINT_MS_MAX if process is sender else POLL_MS)
 
     def say(self, line: str) -> None:
         """Add a line to the trace."""

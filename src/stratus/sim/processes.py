@@ -64,7 +64,7 @@ class Surroundings(Protocol):
         """Let the rest of the world go on while the process stands still."""
         ...
 
-    def hint(self, topic: str) -> None:
+    def hint(self, topic: str, sender: "Process") -> None:
         """Wake the roles of this topic in every process."""
         ...
 
@@ -183,14 +183,14 @@ class Process:
 
     def hint(self, topic: str) -> None:
         """Wake the roles of this topic, here and elsewhere."""
-        self.around.hint(topic)
+        self.around.hint(topic, self)
 
-    def woken(self, topic: str) -> None:
+    def woken(self, topic: str, *, within_ms: int) -> None:
         """Hear a hint, soon."""
         for role in self.roles:
             if role.topic == topic:
                 chance = self.around.chance
-                role.wake(self.around.timeline.now_ms + chance.randint(1, HINT_MS_MAX))
+                role.wake(self.around.timeline.now_ms + chance.randint(1, within_ms))
 
     # -- where its tasks run -------------------------------------------------------------------
 
