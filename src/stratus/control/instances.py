@@ -21,6 +21,7 @@ from stratus.decide.addresses import (
 from stratus.decide.lifecycle import observed_once_unwanted
 from stratus.decide.operation import Goal, InstanceGoal
 from stratus.decide.placement import (
+    WITH_ROOM,
     HostTable,
     Placed,
     Request,
@@ -202,7 +203,10 @@ def instances_explain(
         excess = quota_decide(project.quota, usage, order.usage, project_name=project.name)
         facts, _ = hosts_facts(connection)
         table = HostTable(facts)
-        rules = tuple((c.hosts, c.words) for c in rules_count(table, order.placement) if c.hosts)
+        removed = [
+            c for c in rules_count(table, order.placement) if c.hosts and c.words != WITH_ROOM
+        ]
+        rules = tuple((c.hosts, c.words) for c in removed)
         answers = placement_decide(table, [order.placement] * wish.count)
         placed = [answer for answer in answers if isinstance(answer, Placed)]
         refused = next((a.problem for a in answers if isinstance(a, Unplaced)), None)

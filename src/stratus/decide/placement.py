@@ -18,7 +18,7 @@ from stratus.model.instance import Ranking
 from stratus.model.problem import Problem
 
 NOWHERE: Final = -np.inf
-HOSTS_NAMED_MAX: Final = 5  # in an explanation
+WITH_ROOM: Final = "with room"  # what is left when every rule has removed its hosts
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,5 +227,5 @@ def rules_count(table: HostTable, request: Request) -> list[RuleCount]:
     remove(table.memory_free >= request.memory_mib, f"lacking {gib} GiB of free memory")
     remove(table.vcpus_free >= request.vcpus, f"lacking {request.vcpus} free vCPUs")
     if left.any():
-        counts.append(RuleCount(int(left.sum()), "with room"))
+        counts.append(RuleCount(int(left.sum()), WITH_ROOM))
     return counts
