@@ -143,6 +143,5 @@ def test_the_store_is_backed_up_checked_and_restored(seen: Seen) -> None:
 
 
 def test_cleaning_leaves_the_machine_as_it_was(seen: Seen) -> None:
-    assert seen["after"] == seen["before"] | {
-        "homes": [name for name in seen["before"]["homes"] if name != "stratus-e2e"]
-    }
+    assert seen["before"]["home"]
+    assert seen["after"] == seen["before"] | {"home": False}

@@ -82,10 +82,12 @@ def claim(key: str, *, sha256: str = "00", now_ms: int = NOW_MS) -> Claim:
 def test_an_answer_is_found_again_by_its_user_until_it_is_old(store: Store) -> None:
     assert store.read(lambda c: answer_find(c, claim("k"))) is None
     store.write(lambda c: claim_create(c, claim("k")))
-    assert store.read(lambda c: answer_find(c, claim("k"))) == GivenAnswer("00", UNANSWERED, b"")
+    assert store.read(lambda c: answer_find(c, claim("k"))) == GivenAnswer(
+        "00", UNANSWERED, b"", NOW_MS
+    )
     store.write(lambda c: answer_keep(c, claim("k", sha256="other"), 500, b"no"))
     store.write(lambda c: answer_keep(c, claim("k"), 201, b"{}"))
-    assert store.read(lambda c: answer_find(c, claim("k"))) == GivenAnswer("00", 201, b"{}")
+    assert store.read(lambda c: answer_find(c, claim("k"))) == GivenAnswer("00", 201, b"{}", NOW_MS)
     stranger = Claim(user_id=UserId("usr-2"), key="k", request_sha256="00", now_ms=NOW_MS)
     assert store.read(lambda c: answer_find(c, stranger)) is None
     later = claim("k", now_ms=NOW_MS + ANSWER_LIFE_MS)
