@@ -107,7 +107,7 @@ def test_giving_disks_back_before_the_guest_is_gone_is_found(
         return honest(facts, **rest)
 
     monkeypatch.setattr(reconcile, "next_step", planted)
-    assert found_within(monkeypatch)
+    assert found_within(monkeypatch, first=11)
 
 
 def test_restarting_without_asking_the_policy_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,4 +134,4 @@ def test_a_lost_wake_up_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(worker, "work_wake", planted)
     monkeypatch.setattr(pools, "work_wake", planted)
-    assert "not settled" in found_within(monkeypatch)
+    assert "not settled" in found_within(monkeypatch, first=11)

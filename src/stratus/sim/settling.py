@@ -7,7 +7,14 @@ from sqlalchemy import Connection
 
 from stratus.decide.placement import HostTable, Placed, Request, placement_decide
 from stratus.model.ids import InstanceId, VolumeId
-from stratus.model.instance import Desired, InstanceFacts, OnHalt, Phase, phase_of
+from stratus.model.instance import (
+    Desired,
+    HaltCause,
+    InstanceFacts,
+    OnHalt,
+    Phase,
+    phase_of,
+)
 from stratus.model.units import MINUTE_MS
 from stratus.sim.broken import Broken
 from stratus.sim.cloud import Cloud
@@ -24,6 +31,7 @@ SETTLE_MINUTES_MAX: Final = 40  # longer than any deadline of a wish that can co
 CALM_MINUTES: Final = 4
 CALM_EVENTS_MAX: Final = 400  # per process and host; looks, leases and probes go on for ever
 NAMED_MAX: Final = 8
+UNSAID: Final = (HaltCause.NONE, HaltCause.ASKED)  # by a wish that a restored store forgot
 
 
 def settle(cloud: Cloud, people: People, weather: Weather | None) -> None:
@@ -148,7 +156,7 @@ def _running_said(
             if alive != [(uri, facts.id, facts.generation)]:
                 return f"it should run on {facts.host_name} and runs as {alive}"
             return ""
-        case Phase.STOPPED if facts.on_halt is OnHalt.KEEP or not facts.halt_cause:
+        case Phase.STOPPED if facts.on_halt is OnHalt.KEEP or facts.halt_cause in UNSAID:
             return f"it has halted, but runs: {alive}" if alive else ""
         case Phase.PENDING if facts.waiting is not None:
             placed = cloud.store.read(lambda c: _placeable(c, facts))
